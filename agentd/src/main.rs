@@ -1,0 +1,3 @@
+//! The `backstay-agentd` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The controller: API, state and dashboard.

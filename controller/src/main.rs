@@ -1,0 +1,3 @@
+//! The `backstay-controller` program.
+
+fn main() {}

@@ -1,0 +1,21 @@
+//! The traits through which work meets the world: object store, source, target, monitor, clock,
+//! entropy.
+//!
+//! Drivers in `destinations` and `sources` implement them, the engine in `repository` uses them,
+//! `ops` brings both together, `testkit` has doubles. No driver and no runtime lives here.
+
+mod entry;
+mod monitor;
+mod source;
+mod store;
+mod target;
+mod time;
+
+pub use entry::{Entry, EntryKind, FileTime, Owner, PathError, TreePath, XAttr};
+pub use monitor::{Event, Monitor, Phase, Silent};
+pub use source::{Content, ContentEnd, Extent, Opener, Source, SourceError, SourceItem};
+pub use store::{
+    ByteRange, ObjectInfo, ObjectName, ObjectNameError, ObjectStore, StoreError, StoreFault,
+};
+pub use target::{FileSink, Target, TargetError};
+pub use time::{Clock, Entropy};

@@ -1,0 +1,67 @@
+//! Where restored entries go: a directory, a database server, or a double.
+
+use thiserror::Error;
+
+use crate::entry::{Entry, TreePath};
+use crate::source::Extent;
+
+/// Says what could not be restored.
+#[derive(Debug, Error)]
+#[error("{operation} {object}")]
+pub struct TargetError {
+    /// What was being done: `creating`, `writing`, `setting owner of`.
+    pub operation: &'static str,
+    /// Which object, escaped by [`model::escape`].
+    pub object: String,
+    /// The cause.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Receives the bytes of one file or stream.
+pub trait FileSink: Send {
+    /// Writes `bytes` at `offset`. For a stream, calls come in order without gaps.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError` when they could not be written; the file is then incomplete.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError>;
+
+    /// Sets length, owner, mode, attributes and times, and makes the file visible.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError` when the file could not be completed.
+    fn finish(self: Box<Self>) -> Result<(), TargetError>;
+}
+
+/// Creates entries. Parents come before children; directories get their times in `finish`.
+pub trait Target {
+    /// Creates an entry without content: directory, symbolic link, special file.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError`; the restore goes on without it and everything below it.
+    fn create(&mut self, entry: &Entry) -> Result<(), TargetError>;
+
+    /// Begins a file or stream of `entry.size_bytes`; `extents` are given when it has holes.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError`; the restore goes on without it.
+    fn open(
+        &mut self,
+        entry: &Entry,
+        extents: Option<&[Extent]>,
+    ) -> Result<Box<dyn FileSink>, TargetError>;
+
+    /// Makes `entry` another name of the file that this target finished at `first`.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError`; the restore goes on without it.
+    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError>;
+
+    /// Ends the restore: directories get owner, mode and times, deepest first. Gives what failed.
+    fn finish(&mut self) -> Vec<TargetError>;
+}

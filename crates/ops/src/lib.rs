@@ -1,0 +1,1 @@
+//! The verbs: back up, restore, check, list.

@@ -1,0 +1,1 @@
+//! The only crate with path system calls: descriptor-held, component by component.

@@ -1,0 +1,1 @@
+//! Key hierarchy, chunk names, authenticated encryption.

@@ -1,0 +1,1 @@
+//! TOML on a server: parse, validate, merge, plan.

@@ -1,0 +1,1 @@
+//! Hosting sources: accounts, site trees, databases.

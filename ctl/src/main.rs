@@ -1,0 +1,3 @@
+//! The `backstayctl` program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Automation around the code.
+
+fn main() {}
