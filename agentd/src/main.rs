@@ -1,3 +1,7 @@
 //! The `backstay-agentd` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agentd::main()
+}

@@ -1,0 +1,1 @@
+//! The lab: real systemd hosts in containers, with a network of their own.

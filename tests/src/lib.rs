@@ -1,1 +1,0 @@
-//! The promises of the product, tested on the installed packages.
