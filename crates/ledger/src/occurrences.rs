@@ -1,0 +1,223 @@
+//! Occurrences: what was due, and what became of it.
+//!
+//! systemd tells a job that it starts, not what was due: an elapse while the job runs leaves no
+//! trace, and several missed ones become one start. So each start settles the account from the
+//! schedule's calendar: every occurrence since the last settlement gets exactly one record.
+
+use model::{Instant, RunCounts, RunId, RunRecord, RunState, ScheduleName, Scope, Trigger};
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::{Ledger, LedgerError};
+
+/// What a start finds due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Due {
+    /// The newest occurrence: the start answers it.
+    pub answered: Option<Instant>,
+    /// Records for the older ones.
+    pub settled: Vec<RunRecord>,
+}
+
+/// Decides what became of `occurrences` (rising, all in the past): the newest is answered by the
+/// run that starts now when `starting`; one that fell into an earlier run was skipped; any other
+/// was missed. `id` makes a record id from an occurrence, so that settling twice gives the same.
+#[must_use]
+pub fn settle(
+    schedule: &ScheduleName,
+    scope: Scope,
+    occurrences: &[Instant],
+    runs: &[RunRecord],
+    now: Instant,
+    starting: bool,
+    id: impl Fn(Instant) -> RunId,
+) -> Due {
+    let mut rest = occurrences;
+    let mut answered = None;
+    if starting && let Some((newest, older)) = occurrences.split_last() {
+        answered = Some(*newest);
+        rest = older;
+    }
+    let taken = |at: Instant| runs.iter().any(|run| run.due_at == Some(at));
+    let settled = rest
+        .iter()
+        .filter(|at| !taken(**at))
+        .map(|at| {
+            let busy = runs.iter().find(|run| covers(run, *at));
+            let (state, summary) = match busy {
+                Some(run) => (
+                    RunState::Skipped,
+                    format!(
+                        "skipped: the run started at {} was still going",
+                        run.started_at
+                    ),
+                ),
+                None => (
+                    RunState::Missed,
+                    "missed: the server was off, or the timer was not armed".to_owned(),
+                ),
+            };
+            RunRecord {
+                id: id(*at),
+                schedule: schedule.clone(),
+                scope,
+                trigger: Trigger::Timer,
+                due_at: Some(*at),
+                started_at: now,
+                finished_at: Some(now),
+                state,
+                summary,
+                counts: RunCounts::default(),
+                copies: Vec::new(),
+                log: Vec::new(),
+            }
+        })
+        .collect();
+    Due { answered, settled }
+}
+
+fn covers(run: &RunRecord, at: Instant) -> bool {
+    let ran = !matches!(run.state, RunState::Missed | RunState::Skipped);
+    ran && run.started_at <= at && run.finished_at.is_none_or(|end| at <= end)
+}
+
+impl Ledger {
+    /// Begins to keep account of a schedule, or begins anew when its calendar has changed. What was
+    /// due before `now` under the former calendar is not looked at any more.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be written.
+    pub fn track_schedule(
+        &mut self,
+        schedule: &ScheduleName,
+        calendar: &str,
+        now: Instant,
+    ) -> Result<(), LedgerError> {
+        self.write("tracking a schedule", |transaction| {
+            transaction
+                .execute(
+                    "INSERT INTO schedule (name, calendar, accounted_until) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (name) DO UPDATE
+                     SET calendar = excluded.calendar, accounted_until = excluded.accounted_until
+                     WHERE calendar <> excluded.calendar",
+                    params![schedule.as_str(), calendar, now.micros()],
+                )
+                .map(drop)
+        })
+    }
+
+    /// Stops keeping account of a schedule that was removed or disabled.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be written.
+    pub fn untrack_schedule(&mut self, schedule: &ScheduleName) -> Result<(), LedgerError> {
+        self.write("untracking a schedule", |transaction| {
+            transaction
+                .execute("DELETE FROM schedule WHERE name = ?1", [schedule.as_str()])
+                .map(drop)
+        })
+    }
+
+    /// Gives the instant up to which every occurrence has its record, under this calendar.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be read.
+    pub fn accounted_until(
+        &self,
+        schedule: &ScheduleName,
+        calendar: &str,
+    ) -> Result<Option<Instant>, LedgerError> {
+        self.connection
+            .query_row(
+                "SELECT accounted_until FROM schedule WHERE name = ?1 AND calendar = ?2",
+                [schedule.as_str(), calendar],
+                |row| row.get(0).map(Instant::from_micros),
+            )
+            .optional()
+            .map_err(LedgerError::statement("reading what was due"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fixture, finished};
+
+    fn at(secs: i64) -> Instant {
+        Instant::from_secs(secs)
+    }
+
+    fn settled(due: &Due) -> Vec<(Instant, RunState)> {
+        due.settled
+            .iter()
+            .map(|record| (record.due_at.unwrap(), record.state))
+            .collect()
+    }
+
+    fn settle_at(occurrences: &[Instant], runs: &[RunRecord], starting: bool) -> Due {
+        let name = ScheduleName::new("nightly").unwrap();
+        settle(
+            &name,
+            Scope::Full,
+            occurrences,
+            runs,
+            at(10_000),
+            starting,
+            |at| RunId::from_bytes(u128::from(at.micros().unsigned_abs()).to_be_bytes()),
+        )
+    }
+
+    #[test]
+    fn a_server_that_was_off_answers_one_and_missed_the_others() {
+        let due = settle_at(&[at(100), at(200)], &[], true);
+        assert_eq!(due.answered, Some(at(200)));
+        assert_eq!(settled(&due), [(at(100), RunState::Missed)]);
+    }
+
+    #[test]
+    fn what_fell_into_a_run_was_skipped() {
+        let mut run = finished(1, 90);
+        run.finished_at = Some(at(250));
+        let due = settle_at(&[at(100), at(200), at(300)], &[run], true);
+        assert_eq!(due.answered, Some(at(300)));
+        assert_eq!(
+            settled(&due),
+            [(at(100), RunState::Skipped), (at(200), RunState::Skipped)]
+        );
+    }
+
+    #[test]
+    fn an_answered_occurrence_is_not_settled_again() {
+        let mut run = finished(1, 101);
+        run.due_at = Some(at(100));
+        let due = settle_at(&[at(100), at(200)], &[run], false);
+        assert_eq!(due.answered, None);
+        assert_eq!(settled(&due), [(at(200), RunState::Missed)]);
+    }
+
+    #[test]
+    fn a_changed_calendar_begins_a_new_account() {
+        let mut fixture = Fixture::new();
+        let name = ScheduleName::new("nightly").unwrap();
+        let ledger = &mut fixture.ledger;
+        ledger.track_schedule(&name, "daily", at(100)).unwrap();
+        ledger.track_schedule(&name, "daily", at(200)).unwrap();
+        assert_eq!(
+            ledger.accounted_until(&name, "daily").unwrap(),
+            Some(at(100))
+        );
+        ledger.track_schedule(&name, "hourly", at(300)).unwrap();
+        assert_eq!(ledger.accounted_until(&name, "daily").unwrap(), None);
+        assert_eq!(
+            ledger.accounted_until(&name, "hourly").unwrap(),
+            Some(at(300))
+        );
+        ledger.add_finished(&name, &[], at(400)).unwrap();
+        assert_eq!(
+            ledger.accounted_until(&name, "hourly").unwrap(),
+            Some(at(400))
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! Opening the file, and its tables.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::LedgerError;
+
+/// The version in `PRAGMA user_version`; raised with each change of the tables.
+const VERSION: i64 = 1;
+
+/// How long a statement waits for another process before it gives up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+
+const TABLES: &str = "
+CREATE TABLE run (
+    id          BLOB PRIMARY KEY,           -- 16 bytes
+    schedule    TEXT NOT NULL,
+    state       TEXT NOT NULL,              -- RunState as in JSON
+    started_at  INTEGER NOT NULL,           -- microseconds since the epoch
+    finished_at INTEGER,
+    boot_id     TEXT NOT NULL,
+    record      TEXT NOT NULL               -- RunRecord as JSON
+) STRICT;
+CREATE INDEX run_by_schedule ON run (schedule, started_at);
+CREATE INDEX run_by_start ON run (started_at);
+CREATE TABLE outbox (
+    seq             INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id          BLOB NOT NULL UNIQUE,
+    acknowledged_at INTEGER
+) STRICT;
+CREATE TABLE progress (
+    run_id BLOB PRIMARY KEY,
+    body   TEXT NOT NULL,
+    at     INTEGER NOT NULL
+) STRICT;
+CREATE TABLE command (
+    id          BLOB PRIMARY KEY,
+    schedule    TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    body        TEXT NOT NULL,              -- JSON
+    state       TEXT NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    expires_at  INTEGER NOT NULL,
+    finished_at INTEGER,
+    outcome     TEXT,                       -- JSON
+    reported    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE schedule (
+    name            TEXT PRIMARY KEY,
+    calendar        TEXT NOT NULL,
+    accounted_until INTEGER NOT NULL        -- every occurrence up to here has its record
+) STRICT;
+CREATE TABLE note (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+";
+
+/// An open ledger. Methods are in the modules of what they are about.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(crate) connection: Connection,
+    wake: Option<PathBuf>,
+}
+
+impl Ledger {
+    /// Opens the ledger, and makes it when the file is new.
+    ///
+    /// # Errors
+    ///
+    /// `Open` when directory or file cannot be used, `Newer` when a later version wrote it.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let mut connection = Connection::open(path).map_err(|source| LedgerError::Open {
+            path: show(path),
+            source,
+        })?;
+        prepare(&mut connection, path)?;
+        Ok(Self {
+            connection,
+            wake: Some(path.with_file_name("wake")),
+        })
+    }
+
+    /// Opens an existing ledger without the right to write, as `backstayctl status` does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::open`]; also `Open` when there is no ledger.
+    pub fn open_read_only(path: &Path) -> Result<Self, LedgerError> {
+        let at = |source| LedgerError::Open {
+            path: show(path),
+            source,
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(at)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
+        check_version(&connection, path)?;
+        Ok(Self {
+            connection,
+            wake: None,
+        })
+    }
+
+    /// Touches the file `wake` beside the ledger, which the daemon watches: something is to deliver.
+    /// A failure only delays the delivery, so it is not reported.
+    pub(crate) fn ring(&self) {
+        if let Some(wake) = &self.wake {
+            std::fs::write(wake, b"1").unwrap_or_default();
+        }
+    }
+
+    /// Gives a small value kept under `key`.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when the file cannot be read.
+    pub fn note(&self, key: &str) -> Result<Option<String>, LedgerError> {
+        use rusqlite::OptionalExtension as _;
+        self.connection
+            .query_row("SELECT value FROM note WHERE key = ?1", [key], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(LedgerError::statement("reading a note"))
+    }
+
+    /// Keeps a small value under `key`.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when the file cannot be written; the old value stays.
+    pub fn set_note(&self, key: &str, value: &str) -> Result<(), LedgerError> {
+        self.connection
+            .execute(
+                "INSERT INTO note (key, value) VALUES (?1, ?2)
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                [key, value],
+            )
+            .map(drop)
+            .map_err(LedgerError::statement("keeping a note"))
+    }
+}
+
+fn prepare(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+    let at = |source| LedgerError::Open {
+        path: show(path),
+        source,
+    };
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .map_err(at)?;
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(at)?;
+    connection
+        .pragma_update(None, "cache_size", -1024)
+        .map_err(at)?;
+    if check_version(connection, path)? == 0 {
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(at)?;
+        // Another process may have made the tables while this one waited.
+        let found: i64 = transaction
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(at)?;
+        if found == 0 {
+            transaction.execute_batch(TABLES).map_err(at)?;
+            transaction
+                .pragma_update(None, "user_version", VERSION)
+                .map_err(at)?;
+        }
+        transaction.commit().map_err(at)?;
+    }
+    Ok(())
+}
+
+fn check_version(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|source| LedgerError::Open {
+            path: show(path),
+            source,
+        })?;
+    if found > VERSION {
+        return Err(LedgerError::Newer {
+            path: show(path),
+            found,
+            known: VERSION,
+        });
+    }
+    Ok(found)
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_of_a_newer_version_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        drop(Ledger::open(&path).unwrap());
+        let raw = Connection::open(&path).unwrap();
+        raw.pragma_update(None, "user_version", 99).unwrap();
+        let message = Ledger::open(&path).unwrap_err().to_string();
+        assert!(message.contains("version 99"), "{message}");
+    }
+
+    #[test]
+    fn notes_survive_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        Ledger::open(&path)
+            .unwrap()
+            .set_note("generation", "7")
+            .unwrap();
+        let reader = Ledger::open_read_only(&path).unwrap();
+        assert_eq!(reader.note("generation").unwrap().as_deref(), Some("7"));
+        assert!(reader.set_note("generation", "8").is_err());
+    }
+}
