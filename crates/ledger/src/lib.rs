@@ -14,7 +14,7 @@ mod schema;
 mod testing;
 
 pub use commands::{Command, CommandState};
-pub use occurrences::{Due, settle};
+pub use occurrences::{Account, Due, settle};
 pub use outbox::OutboxRow;
 pub use progress::Progress;
 pub use runs::{RUN_LOG_LINES_MAX, RunFilter, RunStart};

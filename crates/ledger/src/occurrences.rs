@@ -18,20 +18,32 @@ pub struct Due {
     pub settled: Vec<RunRecord>,
 }
 
-/// Decides what became of `occurrences` (rising, all in the past): the newest is answered by the
-/// run that starts now when `starting`; one that fell into an earlier run was skipped; any other
-/// was missed. `id` makes a record id from an occurrence, so that settling twice gives the same.
+/// One settlement: a schedule, what was due, and what ran.
+pub struct Account<'a> {
+    /// Which schedule.
+    pub schedule: &'a ScheduleName,
+    /// What it backs up.
+    pub scope: Scope,
+    /// The occurrences since the last settlement, rising, all in the past.
+    pub occurrences: &'a [Instant],
+    /// The runs that touch that time.
+    pub runs: &'a [RunRecord],
+    /// Makes a record id from an occurrence, so that settling twice gives the same record.
+    pub id: &'a dyn Fn(Instant) -> RunId,
+}
+
+/// Decides what became of the occurrences: the newest is answered by the run that starts now when
+/// `starting`; one that fell into an earlier run was skipped; any other was missed.
 #[must_use]
-pub fn settle(
-    schedule: &ScheduleName,
-    scope: Scope,
-    occurrences: &[Instant],
-    runs: &[RunRecord],
-    now: Instant,
-    starting: bool,
-    id: impl Fn(Instant) -> RunId,
-) -> Due {
-    let mut rest = occurrences;
+pub fn settle(account: &Account<'_>, now: Instant, starting: bool) -> Due {
+    let Account {
+        schedule,
+        scope,
+        occurrences,
+        runs,
+        id,
+    } = account;
+    let mut rest = *occurrences;
     let mut answered = None;
     if starting && let Some((newest, older)) = occurrences.split_last() {
         answered = Some(*newest);
@@ -58,8 +70,8 @@ pub fn settle(
             };
             RunRecord {
                 id: id(*at),
-                schedule: schedule.clone(),
-                scope,
+                schedule: (*schedule).clone(),
+                scope: *scope,
                 trigger: Trigger::Timer,
                 due_at: Some(*at),
                 started_at: now,
@@ -158,15 +170,16 @@ mod tests {
 
     fn settle_at(occurrences: &[Instant], runs: &[RunRecord], starting: bool) -> Due {
         let name = ScheduleName::new("nightly").unwrap();
-        settle(
-            &name,
-            Scope::Full,
+        let id =
+            |at: Instant| RunId::from_bytes(u128::from(at.micros().unsigned_abs()).to_be_bytes());
+        let account = Account {
+            schedule: &name,
+            scope: Scope::Full,
             occurrences,
             runs,
-            at(10_000),
-            starting,
-            |at| RunId::from_bytes(u128::from(at.micros().unsigned_abs()).to_be_bytes()),
-        )
+            id: &id,
+        };
+        settle(&account, at(10_000), starting)
     }
 
     #[test]
