@@ -1,1 +1,15 @@
-//! The backstayctl command.
+//! The `backstayctl` command: everything that the dashboard does, from a shell, and restores with
+//! neither agent nor controller.
+//!
+//! `cli` says what can be typed, one module per verb does it, [`problem`] is how it fails,
+//! [`screen`] how it answers. Exit codes are those of `docs/exit-codes.md`.
+
+mod cli;
+pub mod history;
+pub mod pages;
+pub mod problem;
+pub mod screen;
+pub mod server;
+pub mod time;
+
+pub use cli::main;

@@ -1,3 +1,7 @@
 //! The `backstayctl` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ctl::main()
+}

@@ -1,0 +1,100 @@
+//! What can be typed.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use model::Exit;
+
+use crate::history::{self, HistoryArguments};
+use crate::pages;
+use crate::problem::Problem;
+use crate::screen::{Color, Screen};
+use crate::server::Server;
+
+/// Set up, watch and restore the backups of a server.
+///
+/// On a server most verbs need root. With --repo and --key-file, backups are read straight from
+/// where they are stored, on any machine, with neither an agent nor a controller.
+#[derive(Debug, Parser)]
+#[command(name = "backstayctl", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Answer with one JSON document instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    /// Use colours
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+    /// Look at the server whose disk is mounted here, from a rescue system
+    #[arg(
+        long,
+        global = true,
+        default_value = "/",
+        hide_default_value = true,
+        value_name = "DIR"
+    )]
+    root: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show runs: when, how they ended, how much was read and stored
+    History(HistoryArguments),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// Where to
+        directory: PathBuf,
+    },
+    /// Write the completion script of a shell
+    #[command(hide = true)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Runs the verb and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut screen = Screen::new(arguments.global.json, arguments.global.color);
+    let server = Server::new(arguments.global.root.clone());
+    let exit = match run(arguments.verb, &server, &mut screen) {
+        Ok(exit) => exit,
+        Err(problem) => {
+            report(&problem, &arguments.global);
+            problem.exit()
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem> {
+    match verb {
+        Verb::History(arguments) => history::history(server, &arguments, screen),
+        Verb::Man { directory } => pages::man(Arguments::command(), &directory),
+        Verb::Completions { shell } => pages::completions(Arguments::command(), shell, screen),
+    }
+}
+
+fn report(problem: &Problem, global: &Global) {
+    let mut stream = io::stderr();
+    let text = if global.json {
+        problem.for_programs()
+    } else {
+        problem.for_people(global.color.wanted(&stream))
+    };
+    // When standard error is closed, the exit code is all that is left to say.
+    drop(stream.write_all(text.as_bytes()));
+}

@@ -1,0 +1,155 @@
+//! This server's files, as `docs/ARCHITECTURE.md` names them, below a root that is `/` unless a
+//! rescued disk is looked at.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use ledger::{Ledger, LedgerError};
+use model::Exit;
+
+use crate::problem::Problem;
+
+/// Where the agent's program lies.
+pub const AGENT: &str = "usr/lib/backstay/backstay-agentd";
+
+/// A server's file system.
+#[derive(Debug, Clone)]
+pub struct Server {
+    root: PathBuf,
+}
+
+impl Server {
+    /// Takes the directory that holds `etc`, `var` and `run`.
+    pub const fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// True when this is the running system, not a mounted disk.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// The agent's program.
+    pub fn agent(&self) -> PathBuf {
+        self.root.join(AGENT)
+    }
+
+    /// `/etc/backstay`.
+    pub fn configuration(&self) -> PathBuf {
+        self.root.join("etc/backstay")
+    }
+
+    /// `/var/lib/backstay/credstore`.
+    pub fn credential_store(&self) -> PathBuf {
+        self.root.join("var/lib/backstay/credstore")
+    }
+
+    /// `/var/lib/backstay/generations`.
+    pub fn generations(&self) -> PathBuf {
+        self.root.join("var/lib/backstay/generations")
+    }
+
+    /// `/var/lib/backstay/identity`.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("var/lib/backstay/identity")
+    }
+
+    /// `/run/backstay/apply.sock`.
+    pub fn apply_socket(&self) -> PathBuf {
+        self.root.join("run/backstay/apply.sock")
+    }
+
+    fn ledger_path(&self) -> PathBuf {
+        self.root.join("var/lib/backstay/ledger/ledger.db")
+    }
+
+    /// Opens the ledger for reading. None when nothing has run here yet.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is not installed, the caller is not root, or the file is damaged.
+    pub fn ledger(&self) -> Result<Option<Ledger>, Problem> {
+        let path = self.ledger_path();
+        match std::fs::metadata(&path) {
+            Ok(_) => Ledger::open_read_only(&path)
+                .map(Some)
+                .map_err(|error| ledger_problem(&error)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(not_allowed(&path.display().to_string()))
+            }
+            Err(_) => self.installed().map(|()| None),
+        }
+    }
+
+    /// Opens the ledger for writing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::ledger`].
+    pub fn ledger_for_writing(&self) -> Result<Ledger, Problem> {
+        self.installed()?;
+        let path = self.ledger_path();
+        if let Err(error) = std::fs::metadata(&path)
+            && error.kind() == ErrorKind::PermissionDenied
+        {
+            return Err(not_allowed(&path.display().to_string()));
+        }
+        Ledger::open(&path).map_err(|error| ledger_problem(&error))
+    }
+
+    /// Checks that the agent is installed here.
+    ///
+    /// # Errors
+    ///
+    /// When its program is not there.
+    pub fn installed(&self) -> Result<(), Problem> {
+        let agent = self.agent();
+        if agent.exists() {
+            return Ok(());
+        }
+        Err(
+            Problem::new(Exit::Failed, "the Backstay agent is not installed here")
+                .cause(format!("{} does not exist", agent.display()))
+                .hint("apt install backstay-agent")
+                .hint(
+                    "to read backups from here without an agent: backstayctl snapshots --repo DIR --key-file FILE",
+                ),
+        )
+    }
+
+    /// Checks that the caller is root.
+    ///
+    /// # Errors
+    ///
+    /// When it is not; the hint repeats the command with sudo.
+    pub fn as_root(&self, doing: &str) -> Result<(), Problem> {
+        if !self.is_live() || rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(not_allowed(doing))
+    }
+}
+
+/// Says that only root may do this, and how to.
+pub fn not_allowed(what: &str) -> Problem {
+    let typed: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| model::escape(word.as_encoded_bytes()))
+        .collect();
+    Problem::new(Exit::Failed, format!("{what}: only root may do this"))
+        .hint(format!("sudo backstayctl {}", typed.join(" ")))
+}
+
+/// Gives the problem that an error of the ledger is.
+pub fn ledger_problem(error: &LedgerError) -> Problem {
+    let problem = Problem::new(Exit::Failed, "cannot use the ledger of this server").because(error);
+    match error {
+        LedgerError::Newer { .. } => problem.hint("apt install --only-upgrade backstay-ctl"),
+        LedgerError::Open { .. } | LedgerError::Statement { .. } => {
+            problem.hint("df -h /var/lib/backstay; journalctl -u 'backstay-*' -n 50")
+        }
+        LedgerError::Record { .. } | LedgerError::Absent { .. } => {
+            problem.hint("journalctl -u 'backstay-*' -n 50")
+        }
+    }
+}
