@@ -1,1 +1,23 @@
-//! Key hierarchy, chunk names, authenticated encryption.
+//! Keys, chunk names and authenticated encryption of the repository format.
+//!
+//! Everything here is pure: random bytes are handed in. The rules are written in
+//! `docs/format.md`, "Keys" and "Sealed objects".
+
+mod derive;
+mod keyring;
+mod naming;
+mod object;
+mod schedule_key;
+mod slot;
+
+pub use keyring::{Keyring, KeyringError};
+pub use naming::{ChunkId, ChunkKind, ChunkNamer, TreeHasher};
+pub use object::{
+    HEADER_BYTES, ObjectCipher, ObjectError, ObjectKind, PART_OVERHEAD_BYTES, TRAILER_PART,
+    open_single, seal_single,
+};
+pub use schedule_key::{KeyTextError, ScheduleKey, SlotName};
+pub use slot::{
+    PasswordCost, SLOT_BYTES_MAX, SlotError, SlotLock, open_slot_with_key, open_slot_with_password,
+    seal_slot_for_key, seal_slot_for_password, slot_lock,
+};
