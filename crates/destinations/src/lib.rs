@@ -1,1 +1,11 @@
-//! Drivers for the places where repositories live.
+//! Drivers for the places where repositories live. They only ever see sealed bytes.
+//!
+//! Each driver implements [`edge::ObjectStore`] and passes the conformance suite in `testkit`.
+//! Which driver serves a destination is decided in `ops`.
+
+mod local;
+mod retry;
+mod s3;
+
+pub use local::LocalStore;
+pub use s3::{S3Options, S3Store};

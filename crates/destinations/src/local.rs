@@ -1,0 +1,274 @@
+//! A directory of this server: the simplest destination, also used for the local cache.
+//!
+//! Objects are files below one root. They are written to a temporary name in the same directory,
+//! synced, renamed, and the directory is synced, so that an object is absent or whole after a
+//! power cut. Nobody but Backstay writes below the root, so paths are used by name here.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use edge::{ByteRange, ObjectInfo, ObjectName, ObjectStore, StoreError, StoreFault};
+
+/// Temporary files begin with this; it cannot begin an object name's last component by our naming,
+/// and a listing leaves such files out.
+const TEMPORARY: &str = ".tmp-";
+
+/// Objects in a directory.
+#[derive(Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+}
+
+impl LocalStore {
+    /// Uses an existing directory. It is not made here: an absent directory is more likely a disk
+    /// that is not mounted than a wish to write to the root file system.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the directory is absent (`NotFound`), may not be read (`Denied`), or is
+    /// not a directory.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self {
+            root: root.to_owned(),
+        };
+        match fs::metadata(root) {
+            Ok(found) if found.is_dir() => Ok(store),
+            Ok(_) => Err(store.error(
+                "opening",
+                "the directory",
+                &io::ErrorKind::NotADirectory.into(),
+            )),
+            Err(error) => Err(store.error("opening", "the directory", &error)),
+        }
+    }
+
+    fn path(&self, name: &ObjectName) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    fn error(&self, operation: &'static str, object: &str, error: &io::Error) -> StoreError {
+        let fault = match error.kind() {
+            io::ErrorKind::NotFound => StoreFault::NotFound,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreFault::Denied
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreFault::Full,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => StoreFault::Malformed,
+            _ => StoreFault::Other,
+        };
+        StoreError {
+            operation,
+            object: object.to_owned(),
+            store: self.describe(),
+            fault,
+            source: io::Error::new(error.kind(), error.to_string()).into(),
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let directory = path.parent().unwrap_or(&self.root);
+        self.make_directories(directory)?;
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+        let temporary = directory.join(format!("{TEMPORARY}{:016x}", u64::from_ne_bytes(random)));
+        let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            // The cause is reported; a temporary file that stays behind is swept by `list`'s rule.
+            fs::remove_file(&temporary).unwrap_or_default();
+        }
+        written.and_then(|()| sync_directory(directory))
+    }
+
+    /// Makes the directories below the root, each made durable in its parent.
+    fn make_directories(&self, directory: &Path) -> io::Result<()> {
+        if directory.is_dir() || directory == self.root {
+            return Ok(());
+        }
+        let parent = directory.parent().unwrap_or(&self.root);
+        self.make_directories(parent)?;
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Ok(()) => sync_directory(parent),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn walk(
+        &self,
+        directory: &Path,
+        name: &str,
+        each: &mut dyn FnMut(ObjectInfo),
+    ) -> io::Result<()> {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Some(part) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            let below = if name.is_empty() {
+                part.clone()
+            } else {
+                format!("{name}/{part}")
+            };
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.walk(&entry.path(), &below, each)?;
+            } else if kind.is_file()
+                && !part.starts_with(TEMPORARY)
+                && let Ok(name) = ObjectName::new(below)
+            {
+                match entry.metadata() {
+                    Ok(found) => each(ObjectInfo {
+                        name,
+                        size_bytes: found.len(),
+                    }),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ObjectStore for LocalStore {
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        // A disk that went away leaves an empty mount point or none: never make the root.
+        fs::metadata(&self.root)
+            .and_then(|_| self.write(&self.path(name), bytes))
+            .map_err(|error| self.error("writing", name.as_str(), &error))
+    }
+
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        let read = || {
+            let file = File::open(self.path(name))?;
+            let size = file.metadata()?.len();
+            if size > bytes_max {
+                let text = format!("{size} bytes, expected at most {bytes_max}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            read_exactly(file, size)
+        };
+        read().map_err(|error| self.error("reading", name.as_str(), &error))
+    }
+
+    fn get_range(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        let read = || {
+            let mut file = File::open(self.path(name))?;
+            let size = file.metadata()?.len();
+            let (offset, length) = match range {
+                ByteRange::At { offset, length } => (offset, length),
+                ByteRange::Suffix { length } => (size.saturating_sub(length), length),
+            };
+            if offset >= size && size > 0 || length == 0 {
+                let text = format!("range at {offset} is outside of {size} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            file.seek(SeekFrom::Start(offset))?;
+            read_exactly(file, length.min(size - offset))
+        };
+        read().map_err(|error| self.error("reading", name.as_str(), &error))
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        match fs::metadata(self.path(name)) {
+            Ok(found) => Ok(Some(found.len())),
+            // An absent object is an answer only while the root itself is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
+            Err(error) => Err(self.error("looking at", name.as_str(), &error)),
+        }
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        let below = prefix.trim_end_matches('/');
+        let shown = if below.is_empty() { "objects" } else { below };
+        fs::metadata(&self.root)
+            .and_then(|_| self.walk(&self.root.join(below), below, each))
+            .map_err(|error| self.error("listing", shown, &error))
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
+            removed => removed
+                .and_then(|()| sync_directory(path.parent().unwrap_or(&self.root)))
+                .map_err(|error| self.error("deleting", name.as_str(), &error)),
+        }
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn read_exactly(file: File, length: u64) -> io::Result<Vec<u8>> {
+    let capacity = usize::try_from(length).map_err(io::Error::other)?;
+    let mut bytes = Vec::with_capacity(capacity);
+    file.take(length).read_to_end(&mut bytes)?;
+    if bytes.len() != capacity {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ObjectName {
+        ObjectName::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_vanished_root_is_an_error_and_is_not_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("disk");
+        fs::create_dir(&root).unwrap();
+        let store = LocalStore::open(&root).unwrap();
+        fs::remove_dir(&root).unwrap();
+        assert_eq!(
+            store.put(&name("a/b"), b"x").unwrap_err().fault,
+            StoreFault::NotFound
+        );
+        assert!(store.size(&name("a/b")).is_err());
+        assert!(store.list("", &mut |_| {}).is_err());
+        assert!(!root.exists());
+        assert_eq!(
+            LocalStore::open(&root).unwrap_err().fault,
+            StoreFault::NotFound
+        );
+    }
+
+    #[test]
+    fn what_a_crash_left_half_is_not_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        store.put(&name("d/a"), b"whole").unwrap();
+        fs::write(directory.path().join("d/.tmp-00"), b"half").unwrap();
+        let mut names = Vec::new();
+        store
+            .list("d/", &mut |found| names.push(found.name.to_string()))
+            .unwrap();
+        assert_eq!(names, ["d/a"]);
+    }
+}
