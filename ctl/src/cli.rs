@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use model::Exit;
 
 use crate::history::{self, HistoryArguments};
+use crate::join::{self, JoinArguments};
 use crate::pages;
 use crate::problem::Problem;
 use crate::screen::{Color, Screen};
@@ -48,6 +49,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Bind this server to a controller
+    Join(JoinArguments),
     /// Show runs: when, how they ended, how much was read and stored
     History(HistoryArguments),
     /// Write the manual pages into a directory
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem> {
     match verb {
+        Verb::Join(arguments) => join::join(server, &arguments),
         Verb::History(arguments) => history::history(server, &arguments, screen),
         Verb::Man { directory } => pages::man(Arguments::command(), &directory),
         Verb::Completions { shell } => pages::completions(Arguments::command(), shell, screen),

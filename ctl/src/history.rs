@@ -65,7 +65,12 @@ pub fn history(
         records.retain(|r| !matches!(r.state, RunState::Ok | RunState::Running));
         records.truncate(usize::try_from(arguments.limit).unwrap_or(usize::MAX));
     }
-    list(&records, screen)
+    let nothing = if arguments.failed || arguments.schedule.is_some() {
+        "No such runs."
+    } else {
+        "Nothing has run yet."
+    };
+    list(&records, nothing, screen)
 }
 
 fn find(ledger: Option<&Ledger>, id: &str) -> Result<RunRecord, Problem> {
@@ -105,13 +110,13 @@ pub fn state_text(state: RunState) -> Text {
     }
 }
 
-fn list(records: &[RunRecord], screen: &mut Screen) -> Result<Exit, Problem> {
+fn list(records: &[RunRecord], nothing: &str, screen: &mut Screen) -> Result<Exit, Problem> {
     if screen.is_json() {
         screen.json(&records)?;
         return Ok(Exit::Done);
     }
     if records.is_empty() {
-        screen.line(&[toned("Nothing has run yet.", Tone::Faint)])?;
+        screen.line(&[toned(nothing, Tone::Faint)])?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(&[

@@ -1,13 +1,16 @@
 //! The `backstayctl` command: everything that the dashboard does, from a shell, and restores with
 //! neither agent nor controller.
 //!
-//! `cli` says what can be typed, one module per verb does it, [`problem`] is how it fails,
-//! [`screen`] how it answers. Exit codes are those of `docs/exit-codes.md`.
+//! `cli` says what can be typed, one module per verb does it, `problem` is how it fails,
+//! `screen` how it answers. Exit codes are those of `docs/exit-codes.md`.
 
 mod cli;
+pub mod credentials;
 pub mod history;
+pub mod join;
 pub mod pages;
 pub mod problem;
+pub mod prompt;
 pub mod screen;
 pub mod server;
 pub mod time;

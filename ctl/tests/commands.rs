@@ -1,0 +1,97 @@
+//! The command line as people and programs see it: text, JSON and exit codes.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use model::{
+    ByteCount, Copy, CopyState, DestinationName, Instant, RunCounts, RunId, RunRecord, RunState,
+    ScheduleName, Scope, SnapshotId, Trigger,
+};
+use support::Host;
+
+fn record(number: u8, state: RunState) -> RunRecord {
+    let started_at = Instant::from_secs(1_700_000_000 + 3_600 * i64::from(number));
+    let ok = state == RunState::Ok;
+    RunRecord {
+        id: RunId::from_bytes([number; 16]),
+        schedule: ScheduleName::new("nightly").unwrap(),
+        scope: Scope::Full,
+        trigger: Trigger::Timer,
+        due_at: Some(started_at),
+        started_at,
+        finished_at: Some(started_at.plus_secs(95)),
+        state,
+        summary: if ok {
+            "3 entries"
+        } else {
+            "destination \u{1b}[31moffsite is away"
+        }
+        .into(),
+        counts: RunCounts {
+            entries: 3,
+            total_bytes: ByteCount::new(4_096),
+            read_bytes: ByteCount::new(2_048),
+            ..RunCounts::default()
+        },
+        copies: vec![Copy {
+            destination: DestinationName::new("offsite").unwrap(),
+            state: if ok {
+                CopyState::Stored
+            } else {
+                CopyState::Failed
+            },
+            snapshot: ok.then(|| SnapshotId::from_bytes([7; 16])),
+            stored_bytes: ByteCount::new(if ok { 1_536 } else { 0 }),
+            error: (!ok).then(|| "no route to host".to_owned()),
+        }],
+        log: vec!["began".into(), "ended".into()],
+    }
+}
+
+#[test]
+fn history_is_a_table_of_runs_with_nothing_that_moves_the_cursor() {
+    let host = Host::with_agent();
+    host.add_runs(&[record(1, RunState::Ok), record(2, RunState::Failed)]);
+    insta::assert_snapshot!(host.run(&["history"]));
+    insta::assert_snapshot!(host.run(&["history", "--failed", "--schedule", "weekly"]));
+}
+
+#[test]
+fn one_run_is_shown_whole() {
+    let host = Host::with_agent();
+    host.add_runs(&[record(1, RunState::Ok), record(2, RunState::Failed)]);
+    insta::assert_snapshot!(host.run(&["history", "0202"]));
+    insta::assert_snapshot!(host.run(&["history", "0"]));
+    insta::assert_snapshot!(host.run(&["history", "ff"]));
+}
+
+#[test]
+fn programs_read_the_records_as_they_are() {
+    let host = Host::with_agent();
+    let kept = record(1, RunState::Ok);
+    host.add_runs(std::slice::from_ref(&kept));
+    let shown = host.command(&["history", "--json"]).output().unwrap();
+    let read: Vec<RunRecord> = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(read, [kept]);
+}
+
+#[test]
+fn without_an_agent_history_says_what_to_install() {
+    let host = Host::empty();
+    insta::assert_snapshot!(host.run(&["history"]));
+    insta::assert_snapshot!(host.run(&["history", "--json"]));
+}
+
+#[test]
+fn a_damaged_join_code_is_refused_before_anything_is_sent() {
+    let host = Host::with_agent();
+    insta::assert_snapshot!(host.run(&["join", "bsj1-abc"]));
+    insta::assert_snapshot!(host.run(&["join", "hello"]));
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let host = Host::empty();
+    insta::assert_snapshot!(host.run(&["--help"]));
+}
