@@ -1,2 +1,3 @@
-//! One test binary; one promise per file.
-#![expect(missing_docs, reason = "a test's name is its documentation")]
+//! The promises of the product, one file for each. What needs the lab is in a module whose name begins with `lab_`.
+
+mod lab_self;
