@@ -1,0 +1,299 @@
+//! Where restored trees go: a private staging directory, then one rename per restored root.
+//!
+//! The staging directory lies beside the destination (or inside it, when a directory is filled),
+//! belongs to the restoring user and has mode 0700, so nobody can race what is built in it. All
+//! of it is reached through held descriptors. Dropping the target without [`Target::finish`]
+//! removes the staging and publishes nothing.
+
+mod metadata;
+mod remove;
+mod sink;
+mod stage;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
+use model::escape;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
+
+use crate::directory::{CAREFUL, Directory};
+use crate::users::Users;
+
+use metadata::Metadata;
+use sink::Sink;
+use stage::Stage;
+
+/// Whose files the restored ones become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// The recorded owner: by name where this server knows the name, else by number.
+    Recorded,
+    /// The restoring user.
+    Restorer,
+}
+
+/// What a restore may create beside plain files, directories and links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose files they become.
+    pub owners: Owners,
+    /// Keep set-uid and set-gid bits of files; directories always keep theirs.
+    pub set_id_bits: bool,
+    /// Create character and block devices.
+    pub devices: bool,
+    /// Set `security.*` and `trusted.*` attributes, file capabilities among them.
+    pub privileged_xattrs: bool,
+}
+
+impl Policy {
+    /// For trees of customers: recorded owners, nothing that gives rights.
+    pub const CUSTOMER: Self = Self {
+        owners: Owners::Recorded,
+        set_id_bits: false,
+        devices: false,
+        privileged_xattrs: false,
+    };
+    /// For rebuilding a server: everything as it was.
+    pub const COMPLETE: Self = Self {
+        owners: Owners::Recorded,
+        set_id_bits: true,
+        devices: true,
+        privileged_xattrs: true,
+    };
+}
+
+/// One restored root that is now in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its absolute path.
+    pub destination: TreePath,
+    /// Where the previous tree was moved, when there was one.
+    pub undo: Option<TreePath>,
+}
+
+/// Creates entries of a snapshot on this server.
+pub struct RestoreTarget {
+    stages: Vec<Stage>,
+    directories: HashMap<Vec<Vec<u8>>, Arc<Directory>>,
+    unfinished: Vec<(Entry, Arc<Directory>)>,
+    metadata: Arc<Metadata>,
+    published: Vec<Published>,
+}
+
+impl RestoreTarget {
+    /// Prepares to replace trees where they are.
+    ///
+    /// `roots` pairs a path in the snapshot with the absolute destination; directories above
+    /// these roots are expected and ignored. `id` names staging and undo: `[a-z0-9-]`, unique.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError` when a destination's parent cannot be opened or staging cannot be made.
+    pub fn in_place(
+        id: &str,
+        roots: &[(TreePath, TreePath)],
+        policy: Policy,
+        users: Users,
+    ) -> Result<Self, TargetError> {
+        let mut target = Self::empty(policy, users);
+        for (number, (snapshot, destination)) in roots.iter().enumerate() {
+            let stage = Stage::beside(&format!("{id}-{number}"), id, snapshot, destination)?;
+            target.stages.push(stage);
+        }
+        Ok(target)
+    }
+
+    /// Prepares to fill a directory that is empty or does not exist. What lies below `base` in
+    /// the snapshot goes there; `base` itself and what is above it are ignored.
+    ///
+    /// # Errors
+    ///
+    /// `TargetError` when the directory is not empty, or cannot be made or opened.
+    pub fn into_directory(
+        directory: &Path,
+        base: &TreePath,
+        policy: Policy,
+        users: Users,
+    ) -> Result<Self, TargetError> {
+        let mut target = Self::empty(policy, users);
+        let (stage, tree) = Stage::inside(directory, base)?;
+        let components = base.components().to_vec();
+        target.directories.insert(components, tree);
+        target.stages.push(stage);
+        Ok(target)
+    }
+
+    fn empty(policy: Policy, users: Users) -> Self {
+        Self {
+            stages: Vec::new(),
+            directories: HashMap::new(),
+            unfinished: Vec::new(),
+            metadata: Arc::new(Metadata::new(policy, users)),
+            published: Vec::new(),
+        }
+    }
+
+    /// Gives the roots that [`Target::finish`] put in place.
+    #[must_use]
+    pub fn published(&self) -> &[Published] {
+        &self.published
+    }
+
+    /// How many set-id bits and privileged attributes the policy withheld.
+    #[must_use]
+    pub fn withheld_count(&self) -> u64 {
+        self.metadata.withheld_count()
+    }
+
+    /// True when the entry lies above a restored root, or is the base of a filled directory.
+    fn is_above(&self, path: &TreePath) -> bool {
+        self.stages.iter().any(|stage| stage.is_above(path))
+    }
+
+    /// Finds the directory and the name under which an entry is built.
+    fn place(&self, path: &TreePath) -> Result<(Arc<Directory>, Vec<u8>), TargetError> {
+        if let Some(place) = self.stages.iter().find_map(|stage| stage.root_place(path)) {
+            return Ok(place);
+        }
+        let held = path.split().and_then(|(parent, name)| {
+            let directory = self.directories.get(parent)?;
+            Some((Arc::clone(directory), name.to_vec()))
+        });
+        held.ok_or_else(|| {
+            let why = "its directory was not restored, or it is outside of what is restored";
+            failed("placing", path, io::Error::other(why))
+        })
+    }
+
+    fn make_directory(
+        &mut self,
+        entry: &Entry,
+        parent: &Arc<Directory>,
+        name: &[u8],
+    ) -> io::Result<()> {
+        let descriptor = parent.open()?;
+        mkdirat(&descriptor, name, Mode::RWXU)?;
+        let directory = parent.own_child(name)?;
+        let components = entry.path.components().to_vec();
+        self.directories.insert(components, Arc::clone(&directory));
+        self.unfinished.push((entry.clone(), directory));
+        Ok(())
+    }
+
+    fn make_special(&self, entry: &Entry, parent: &Arc<Directory>, name: &[u8]) -> io::Result<()> {
+        let descriptor = parent.open()?;
+        let private = Mode::RUSR | Mode::WUSR;
+        let (kind, (major, minor)) = match &entry.kind {
+            EntryKind::Symlink { target } => {
+                symlinkat(target.as_slice(), &descriptor, name)?;
+                return self.metadata.apply_to_name(&descriptor, name, entry);
+            }
+            EntryKind::Fifo => (FileType::Fifo, (0, 0)),
+            EntryKind::CharDevice { device } => (FileType::CharacterDevice, *device),
+            EntryKind::BlockDevice { device } => (FileType::BlockDevice, *device),
+            EntryKind::Directory | EntryKind::File | EntryKind::Stream => {
+                return Err(io::Error::other("it has content"));
+            }
+        };
+        if kind != FileType::Fifo && !self.metadata.policy().devices {
+            return Err(io::Error::other("this restore creates no devices"));
+        }
+        let device = rustix::fs::makedev(major, minor);
+        mknodat(&descriptor, name, kind, private, device)?;
+        self.metadata.apply_to_name(&descriptor, name, entry)
+    }
+
+    fn finish_directories(&mut self) -> Vec<TargetError> {
+        let mut errors = Vec::new();
+        // Parents were made first, so the deepest are at the end.
+        for (entry, directory) in self.unfinished.drain(..).rev() {
+            let applied = directory
+                .open()
+                .and_then(|descriptor| self.metadata.apply_to_descriptor(&descriptor, &entry));
+            if let Err(error) = applied {
+                errors.push(failed("finishing directory", &entry.path, error));
+            }
+        }
+        errors
+    }
+}
+
+impl Target for RestoreTarget {
+    fn create(&mut self, entry: &Entry) -> Result<(), TargetError> {
+        if self.is_above(&entry.path) {
+            return Ok(());
+        }
+        let (parent, name) = self.place(&entry.path)?;
+        let made = if entry.kind == EntryKind::Directory {
+            self.make_directory(entry, &parent, &name)
+        } else {
+            self.make_special(entry, &parent, &name)
+        };
+        made.map_err(|error| failed("creating", &entry.path, error))
+    }
+
+    fn open(
+        &mut self,
+        entry: &Entry,
+        _extents: Option<&[Extent]>,
+    ) -> Result<Box<dyn FileSink>, TargetError> {
+        let (parent, name) = self.place(&entry.path)?;
+        let flags = CAREFUL | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let file = parent
+            .open()
+            .and_then(|held| Ok(openat(held, &*name, flags, Mode::RUSR | Mode::WUSR)?))
+            .map_err(|error| failed("creating", &entry.path, error))?;
+        let metadata = Arc::clone(&self.metadata);
+        Ok(Box::new(Sink::new(
+            file,
+            (parent, name),
+            entry.clone(),
+            metadata,
+        )))
+    }
+
+    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
+        let (from, from_name) = self.place(first)?;
+        let (to, to_name) = self.place(&entry.path)?;
+        let link = || -> io::Result<()> {
+            let (from, to) = (from.open()?, to.open()?);
+            Ok(linkat(from, &*from_name, to, &*to_name, AtFlags::empty())?)
+        };
+        link().map_err(|error| failed("linking", &entry.path, error))
+    }
+
+    fn finish(&mut self) -> Vec<TargetError> {
+        let mut errors = self.finish_directories();
+        self.directories.clear();
+        for mut stage in self.stages.drain(..) {
+            match stage.publish() {
+                Ok(published) => self.published.push(published),
+                Err(error) => errors.push(error),
+            }
+            if let Err(error) = stage.remove() {
+                errors.push(error);
+            }
+        }
+        errors.extend(self.metadata.refusals());
+        errors
+    }
+}
+
+fn failed(operation: &'static str, path: &TreePath, error: io::Error) -> TargetError {
+    TargetError {
+        operation,
+        object: path.to_string(),
+        source: Box::new(error),
+    }
+}
+
+fn failed_at(operation: &'static str, path: &[u8], error: io::Error) -> TargetError {
+    TargetError {
+        operation,
+        object: escape(path),
+        source: Box::new(error),
+    }
+}

@@ -1,0 +1,312 @@
+//! The private directory in which one root is built, and its publication by rename.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use edge::{TargetError, TreePath};
+use rustix::fs::{
+    AtFlags, FileType, Mode, RenameFlags, fchmod, fremovexattr, mkdirat, renameat_with, syncfs,
+    unlinkat,
+};
+use rustix::io::Errno;
+
+use super::remove::remove_tree;
+use super::{Published, failed_at};
+use crate::directory::{Directory, Pool};
+use crate::status;
+use crate::walk::{Names, STAGE_PREFIX};
+
+/// The name of the built tree in its staging directory.
+const TREE: &[u8] = b"tree";
+
+/// How many undo trees of one restore may lie in one directory.
+const UNDO_COUNT_MAX: usize = 10_000;
+
+/// One restored root under construction.
+pub(super) struct Stage {
+    snapshot: TreePath,
+    destination: Vec<Vec<u8>>,
+    /// The directory that holds the staging directory.
+    home: Arc<Directory>,
+    stage_name: Vec<u8>,
+    stage: Arc<Directory>,
+    purpose: Purpose,
+    is_removed: bool,
+}
+
+enum Purpose {
+    /// The tree takes the place of `name`; what was there is kept under `undo_name`.
+    Replace { name: Vec<u8>, undo_name: String },
+    /// What the tree holds moves into the home directory.
+    Fill,
+}
+
+impl Stage {
+    /// Makes staging beside a destination that is to be replaced.
+    pub(super) fn beside(
+        stage_id: &str,
+        undo_id: &str,
+        snapshot: &TreePath,
+        destination: &TreePath,
+    ) -> Result<Self, TargetError> {
+        let fail = |error| failed_at("staging beside", destination.to_string().as_bytes(), error);
+        let Some((parent, name)) = destination.split() else {
+            return Err(fail(io::Error::other(
+                "the root directory is never replaced",
+            )));
+        };
+        let home = Directory::absolute(parent, &Arc::new(Pool::default())).map_err(fail)?;
+        let purpose = Purpose::Replace {
+            name: name.to_vec(),
+            undo_name: format!(".backstay-undo-{undo_id}"),
+        };
+        let stage_name = format!("{STAGE_PREFIX}{stage_id}").into_bytes();
+        let stage = make_private(&home, &stage_name).map_err(fail)?;
+        Ok(Self {
+            snapshot: snapshot.clone(),
+            destination: destination.components().to_vec(),
+            home,
+            stage_name,
+            stage,
+            purpose,
+            is_removed: false,
+        })
+    }
+
+    /// Makes staging inside a directory that is to be filled; gives also the tree's directory.
+    pub(super) fn inside(
+        directory: &Path,
+        base: &TreePath,
+    ) -> Result<(Self, Arc<Directory>), TargetError> {
+        let fail = |error| failed_at("staging in", directory.as_os_str().as_bytes(), error);
+        let real = make_or_find(directory).map_err(fail)?;
+        let path = TreePath::parse(real.as_os_str().as_bytes())
+            .map_err(|error| fail(io::Error::other(error)))?;
+        let components = path.components();
+        let home = Directory::absolute(components, &Arc::new(Pool::default())).map_err(fail)?;
+        let stage_name = format!("{STAGE_PREFIX}to").into_bytes();
+        let prepare = || {
+            if let Some(name) = Names::read(&*home.open()?)?.next() {
+                let shown = model::escape(&name);
+                let why = format!("it is not empty: it holds {shown}");
+                return Err(io::Error::other(why));
+            }
+            let stage = make_private(&home, &stage_name)?;
+            mkdirat(stage.open()?, TREE, Mode::RWXU)?;
+            let tree = stage.own_child(TREE)?;
+            Ok((stage, tree))
+        };
+        let (stage, tree) = prepare().map_err(fail)?;
+        let stage = Self {
+            snapshot: base.clone(),
+            destination: components.to_vec(),
+            home,
+            stage_name,
+            stage,
+            purpose: Purpose::Fill,
+            is_removed: false,
+        };
+        Ok((stage, tree))
+    }
+
+    /// True for snapshot directories that this stage has no use for.
+    pub(super) fn is_above(&self, path: &TreePath) -> bool {
+        let is_root = self.snapshot == *path;
+        self.snapshot.is_within(path) && (!is_root || matches!(self.purpose, Purpose::Fill))
+    }
+
+    /// The place of the restored root itself, when `path` is that.
+    pub(super) fn root_place(&self, path: &TreePath) -> Option<(Arc<Directory>, Vec<u8>)> {
+        let is_root = self.snapshot == *path && matches!(self.purpose, Purpose::Replace { .. });
+        is_root.then(|| (Arc::clone(&self.stage), TREE.to_vec()))
+    }
+
+    /// Puts what was built where it belongs.
+    pub(super) fn publish(&mut self) -> Result<Published, TargetError> {
+        let result = match &self.purpose {
+            Purpose::Replace { name, undo_name } => self.replace(name, undo_name),
+            Purpose::Fill => self.fill().map(|()| None),
+        };
+        let undo = result.map_err(|error| failed_at("publishing", &self.shown(), error))?;
+        let beside = |name: String| {
+            let parent = self.destination.split_last().map(|(_, parent)| parent);
+            let mut path = parent.unwrap_or_default().to_vec();
+            path.push(name.into_bytes());
+            TreePath::new(path).ok()
+        };
+        Ok(Published {
+            destination: TreePath::new(self.destination.clone()).unwrap_or_default(),
+            undo: undo.and_then(beside),
+        })
+    }
+
+    /// Removes the staging directory and what is left in it.
+    pub(super) fn remove(&mut self) -> Result<(), TargetError> {
+        if self.is_removed {
+            return Ok(());
+        }
+        self.is_removed = true;
+        remove_tree(&self.home, &self.stage_name)
+            .map_err(|error| failed_at("removing staging of", &self.shown(), error))
+    }
+
+    fn shown(&self) -> Vec<u8> {
+        let mut shown = Vec::new();
+        for component in &self.destination {
+            shown.push(b'/');
+            shown.extend_from_slice(component);
+        }
+        shown
+    }
+
+    /// Exchanges tree and destination; gives the name under which the previous tree is kept.
+    fn replace(&self, name: &[u8], undo_name: &str) -> io::Result<Option<String>> {
+        let (stage, home) = (self.stage.open()?, self.home.open()?);
+        syncfs(&stage)?;
+        match status::of_name(&home, name) {
+            Err(Errno::NOENT) => {
+                self.move_out(TREE, name)?;
+                syncfs(&home)?;
+                return Ok(None);
+            }
+            found => drop(found?),
+        }
+        let exchanged = renameat_with(&stage, TREE, &home, name, RenameFlags::EXCHANGE);
+        let undo = match exchanged {
+            Ok(()) => self.keep(&stage, TREE, undo_name)?,
+            // The file system cannot exchange: a moment without either, then the new one.
+            Err(Errno::INVAL) => {
+                let undo = self.keep(&home, name, undo_name)?;
+                if let Err(error) = self.move_out(TREE, name) {
+                    renameat_with(&home, &*undo, &home, name, RenameFlags::NOREPLACE)?;
+                    return Err(error);
+                }
+                undo
+            }
+            Err(error) => return Err(error.into()),
+        };
+        syncfs(&home)?;
+        Ok(Some(undo))
+    }
+
+    /// Keeps a previous tree under the first free undo name.
+    fn keep(
+        &self,
+        from: &std::os::fd::OwnedFd,
+        name: &[u8],
+        undo_name: &str,
+    ) -> io::Result<String> {
+        let home = self.home.open()?;
+        for number in 1..=UNDO_COUNT_MAX {
+            let undo = match number {
+                1 => undo_name.to_owned(),
+                number => format!("{undo_name}-{number}"),
+            };
+            match renameat_with(from, name, &home, &*undo, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => return Ok(undo),
+            }
+        }
+        Err(io::Error::other("too many undo trees lie beside it"))
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        let tree = self.stage.own_child(TREE)?;
+        let held = tree.open()?;
+        syncfs(&held)?;
+        for name in Names::read(&held)? {
+            move_between(&tree, &name, &self.home, &name)?;
+        }
+        Ok(syncfs(self.home.open()?)?)
+    }
+
+    fn move_out(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        move_between(&self.stage, from, &self.home, to)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Whoever drops an unfinished restore reports why; a left-over staging is named like one.
+        self.remove().ok();
+    }
+}
+
+/// Moves to a free name. Moving a directory needs the right to write to it, so an own directory
+/// that is read-only is made writable for the moment.
+fn move_between(
+    from: &Arc<Directory>,
+    from_name: &[u8],
+    to: &Arc<Directory>,
+    to_name: &[u8],
+) -> io::Result<()> {
+    let (source, destination) = (from.open()?, to.open()?);
+    let rename = || {
+        renameat_with(
+            &source,
+            from_name,
+            &destination,
+            to_name,
+            RenameFlags::NOREPLACE,
+        )
+    };
+    match rename() {
+        Err(Errno::ACCESS) => {
+            let seen = status::of_name(&source, from_name)?;
+            if seen.file_type() != FileType::Directory {
+                return Err(Errno::ACCESS.into());
+            }
+            let directory = from.own_child(from_name)?.open()?;
+            fchmod(&directory, Mode::RWXU)?;
+            let renamed = rename();
+            fchmod(&directory, seen.mode())?;
+            Ok(renamed?)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
+fn make_private(home: &Arc<Directory>, name: &[u8]) -> io::Result<Arc<Directory>> {
+    let held = home.open()?;
+    mkdirat(&held, name, Mode::RWXU)?;
+    let entered = home.own_child(name).and_then(|stage| {
+        let descriptor = stage.open()?;
+        // What a default ACL above would give to everything below is taken away.
+        for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
+            match fremovexattr(&descriptor, acl) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        fchmod(&descriptor, Mode::RWXU)?;
+        Ok(stage)
+    });
+    if entered.is_err() {
+        unlinkat(&held, name, AtFlags::REMOVEDIR).ok();
+    }
+    entered
+}
+
+/// Resolves a directory that a person named, making it when it does not exist.
+fn make_or_find(directory: &Path) -> io::Result<PathBuf> {
+    match directory.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let name = directory
+        .file_name()
+        .ok_or_else(|| io::Error::other("it has no name"))?;
+    let parent = match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new(OsStr::new(".")),
+    };
+    let parent = parent.canonicalize()?;
+    let path = TreePath::parse(parent.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let held = Directory::absolute(path.components(), &Arc::new(Pool::default()))?.open()?;
+    mkdirat(held, name.as_bytes(), Mode::RWXU)?;
+    Ok(parent.join(name))
+}
