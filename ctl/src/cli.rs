@@ -6,12 +6,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use model::Exit;
+use model::{Exit, ScheduleName};
 
+use crate::configuration::{self, ValidateArguments};
+use crate::credential::{self, CredentialVerb};
 use crate::history::{self, HistoryArguments};
 use crate::join::{self, JoinArguments};
 use crate::pages;
 use crate::problem::Problem;
+use crate::schedule;
 use crate::screen::{Color, Screen};
 use crate::server::Server;
 
@@ -51,8 +54,16 @@ struct Global {
 enum Verb {
     /// Bind this server to a controller
     Join(JoinArguments),
+    /// Show schedules, and start one
+    #[command(subcommand)]
+    Schedule(ScheduleVerb),
+    /// Check configuration files and show every fault with its line
+    Validate(ValidateArguments),
     /// Show runs: when, how they ended, how much was read and stored
     History(HistoryArguments),
+    /// Keep what this server needs to reach a destination
+    #[command(subcommand)]
+    Credential(CredentialVerb),
     /// Write the manual pages into a directory
     #[command(hide = true)]
     Man {
@@ -64,6 +75,18 @@ enum Verb {
     Completions {
         /// Which shell
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ScheduleVerb {
+    /// Show all schedules: what, when, where to, when due next, how the last run ended
+    List,
+    /// Show one schedule as it is understood, and when it is due
+    Show {
+        /// Which schedule
+        #[arg(value_name = "SCHEDULE")]
+        name: ScheduleName,
     },
 }
 
@@ -86,7 +109,11 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem> {
     match verb {
         Verb::Join(arguments) => join::join(server, &arguments),
+        Verb::Schedule(ScheduleVerb::List) => schedule::list(server, screen),
+        Verb::Schedule(ScheduleVerb::Show { name }) => schedule::show(server, &name, screen),
+        Verb::Validate(arguments) => configuration::validate(server, &arguments, screen),
         Verb::History(arguments) => history::history(server, &arguments, screen),
+        Verb::Credential(verb) => credential::credential(server, &verb, screen),
         Verb::Man { directory } => pages::man(Arguments::command(), &directory),
         Verb::Completions { shell } => pages::completions(Arguments::command(), shell, screen),
     }

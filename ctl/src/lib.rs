@@ -5,12 +5,15 @@
 //! `screen` how it answers. Exit codes are those of `docs/exit-codes.md`.
 
 mod cli;
+pub mod configuration;
+pub mod credential;
 pub mod credentials;
 pub mod history;
 pub mod join;
 pub mod pages;
 pub mod problem;
 pub mod prompt;
+pub mod schedule;
 pub mod screen;
 pub mod server;
 pub mod time;

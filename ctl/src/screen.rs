@@ -82,6 +82,12 @@ pub fn toned(text: impl fmt::Display, tone: Tone) -> Text {
     }
 }
 
+/// Says a number of things: `1 schedule`, `2 schedules`.
+pub fn counted(count: usize, noun: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{end}")
+}
+
 /// Rows below a heading, each column as wide as its widest cell.
 #[derive(Debug)]
 pub struct Table {

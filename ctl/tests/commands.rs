@@ -95,3 +95,83 @@ fn every_verb_explains_itself() {
     let host = Host::empty();
     insta::assert_snapshot!(host.run(&["--help"]));
 }
+
+const NIGHTLY: &str = r#"
+[schedule.nightly]
+scope = "full"
+when = "daily 02:00 Europe/Berlin"
+destinations = ["local"]
+enabled = false
+"#;
+
+const LOCAL: &str = r#"
+[destination.local]
+kind = "local"
+path = "/srv/backup"
+"#;
+
+fn configured() -> Host {
+    let host = Host::with_agent();
+    host.write("etc/backstay/schedules.d/nightly.toml", NIGHTLY);
+    host.write("etc/backstay/destinations.d/local.toml", LOCAL);
+    host
+}
+
+#[test]
+fn schedules_are_listed_with_their_last_run() {
+    let host = configured();
+    insta::assert_snapshot!(host.run(&["schedule", "list"]));
+    host.add_runs(&[record(1, RunState::Ok)]);
+    insta::assert_snapshot!(host.run(&["schedule", "list"]));
+    insta::assert_snapshot!(host.run(&["schedule", "show", "nightly"]));
+}
+
+#[test]
+fn an_enabled_schedule_says_when_it_is_due() {
+    let host = configured();
+    let enabled = NIGHTLY.replace("enabled = false", "");
+    host.write("etc/backstay/schedules.d/nightly.toml", &enabled);
+    let shown = host
+        .command(&["schedule", "list", "--json"])
+        .output()
+        .unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let due: Instant = rows[0]["next_due_at"].as_str().unwrap().parse().unwrap();
+    assert!(due > Instant::from_secs(1_700_000_000));
+    let table = host.run(&["schedule", "list"]);
+    assert!(table.contains(" (in "), "{table}");
+}
+
+#[test]
+fn an_unknown_schedule_is_named_with_those_there_are() {
+    let host = configured();
+    insta::assert_snapshot!(host.run(&["schedule", "show", "nigthly"]));
+    insta::assert_snapshot!(host.run(&["schedule", "show", "../etc"]));
+}
+
+#[test]
+fn bad_toml_is_shown_with_file_and_line_and_changes_nothing() {
+    let host = configured();
+    host.write(
+        "etc/backstay/schedules.d/broken.toml",
+        "[schedule.x]\nscope = full\n",
+    );
+    host.write(
+        "etc/backstay/schedules.d/odd.toml",
+        &NIGHTLY.replace("nightly", "odd").replace("when", "wehn"),
+    );
+    insta::assert_snapshot!(host.run(&["schedule", "list"]));
+    insta::assert_snapshot!(host.run(&["validate"]));
+}
+
+#[test]
+fn files_are_checked_where_they_lie() {
+    let host = configured();
+    insta::assert_snapshot!(host.run(&["validate"]));
+    let good = host.path("etc/backstay/destinations.d/local.toml");
+    insta::assert_snapshot!(host.run(&["validate", &good]));
+    let folder = host.path("etc/backstay");
+    insta::assert_snapshot!(host.run(&["validate", "--json", &folder]));
+    let absent = host.path("absent.toml");
+    insta::assert_snapshot!(host.run(&["validate", &absent]));
+}

@@ -34,6 +34,11 @@ impl Host {
         std::fs::write(path, text).unwrap();
     }
 
+    /// Gives the path of a file of the server, as this machine sees it.
+    pub(crate) fn path(&self, path: &str) -> String {
+        self.root.path().join(path).display().to_string()
+    }
+
     /// Puts ended runs into the ledger.
     pub(crate) fn add_runs(&self, records: &[RunRecord]) {
         self.write("var/lib/backstay/ledger/wake", "");
