@@ -4,6 +4,7 @@
 //! its meaning (the payload type) inside the signature, and is parsed only after it was verified.
 
 mod command;
+pub mod control;
 mod envelope;
 mod generation;
 mod join;
