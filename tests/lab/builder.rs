@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::command;
 use crate::fault::{Doing, Result};
+use crate::garage::{self, Garage};
 use crate::host::Host;
 use crate::image::{CLOCK_LIBRARY, Distro, Image};
 use crate::lab::Shared;
@@ -68,6 +69,16 @@ impl HostBuilder {
         self.binds
             .push(format!("--tmpfs={path}:size={mebibytes}M,mode=0755"));
         self
+    }
+
+    /// Gives it the S3 server's program, for [`Garage::start_on`].
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be built.
+    pub fn garage(self) -> Result<Self> {
+        let program = Garage::ensure()?;
+        Ok(self.show(&program, garage::ON_HOST))
     }
 
     /// Makes the host, without booting it.

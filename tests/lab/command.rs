@@ -27,13 +27,22 @@ pub fn run<A: AsRef<OsStr>>(program: &str, arguments: &[A]) -> Result<String> {
 ///
 /// As [`run`].
 pub fn finish(command: &mut Command) -> Result<String> {
+    let shown = shown(command);
+    finish_as(&shown, command)
+}
+
+/// Does what [`finish`] does, with other words for the command in the error.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn finish_as(words: &str, command: &mut Command) -> Result<String> {
     let output = capture(command)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(Fault::new(format!(
-        "running {}: {}\n{}{}",
-        shown(command),
+        "running {words}: {}\n{}{}",
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),

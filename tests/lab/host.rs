@@ -145,7 +145,7 @@ impl Host {
     ///
     /// When the host is off or the script ends with another code than 0; the error holds all output.
     pub fn sh(&self, script: &str) -> Result<String> {
-        command::finish(&mut self.command(&["bash", "-c", script])?)
+        command::finish_as(script, &mut self.command(&["bash", "-c", script])?)
             .doing(|| format!("on {}", self.name))
     }
 

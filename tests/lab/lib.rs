@@ -7,6 +7,7 @@
 mod builder;
 pub mod command;
 mod fault;
+mod garage;
 mod host;
 mod image;
 mod lab;
@@ -18,6 +19,7 @@ pub mod record;
 pub use builder::HostBuilder;
 pub use command::wait_until;
 pub use fault::{Doing, Fault, Result};
+pub use garage::Garage;
 pub use host::{Host, enter_words};
 pub use image::{Distro, Image};
 pub use lab::Lab;

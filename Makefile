@@ -1,0 +1,41 @@
+# Thin fronts: the work is in xtask/*.sh and in the programs they start.
+#   make test     everything: formatting, lints, unit tests, packages, and the promises on real hosts (needs root)
+#   make demo     a controller and a server with a WordPress site, shown from end to end; KEEP=0 ends after the proof
+#   make deb      the three packages, into dist/
+#   make bench    backup and restore beside restic, on the same data
+#   make setup    installs what all of the above need; they call it themselves
+# What is built or fetched is kept in BACKSTAY_CACHE, outside the tree (default: /var/cache/backstay).
+
+export BACKSTAY_CACHE ?= /var/cache/backstay
+export CARGO_TARGET_DIR ?= $(BACKSTAY_CACHE)/target
+export PATH := $(BACKSTAY_CACHE)/tools/bin:$(PATH)
+KEEP ?= 1
+
+.PHONY: help setup demo test bench deb fmt lint clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@xtask/setup.sh
+
+demo: setup deb
+	@KEEP=$(KEEP) xtask/demo.sh
+
+test: setup
+	@xtask/test.sh
+
+bench: setup deb
+	@xtask/bench.sh
+
+deb:
+	@xtask/deb.sh
+
+fmt:
+	cargo fmt --all
+
+lint:
+	@xtask/lint.sh
+
+clean:
+	@xtask/clean.sh
