@@ -95,7 +95,7 @@ impl Destination {
         let place = match s3 {
             Some(true) => read_s3(s),
             Some(false) => s
-                .need("path", "\"/srv/backup\"", absolute_path)
+                .need("path", "\"/srv/backup\"", local_path)
                 .map(|path| Place::Local { path }),
             None => return None,
         };
@@ -148,6 +148,15 @@ fn read_s3(section: &mut Section<'_, '_>) -> Option<Place> {
         region: region.unwrap_or_else(|| "us-east-1".to_owned()),
         path_style,
     })
+}
+
+/// Reads a path that can be written into a unit.
+fn local_path(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = absolute_path(value)?;
+    if path.display().to_string().contains(['"', '\'', '\\']) {
+        return Err("holds a quote or backslash; use a directory without".to_owned());
+    }
+    Ok(path)
 }
 
 /// Reads an absolute path that names no `..`.

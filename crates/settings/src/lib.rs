@@ -1,4 +1,4 @@
-//! TOML on a server: parse, validate, merge; calendars; rendered units and the plan to get there.
+//! TOML on a server: parse, validate, merge; calendars; rendered units.
 //!
 //! The truth is text that people can read, in `/etc/backstay` and in the synced generation. This
 //! crate turns it into [`Settings`] or into every fault of it, each with file, line and key path.
@@ -14,6 +14,7 @@ mod problem;
 mod quantity;
 mod reader;
 mod schedule;
+pub mod units;
 
 pub use agent::{Agent, HostingLayout, LayoutKind};
 pub use calendar::{Calendar, Zone};

@@ -23,6 +23,7 @@ use std::fmt;
 use model::Instant;
 
 pub(crate) use expression::Expression;
+pub(crate) use grammar::parse as parse_line;
 pub use zone::Zone;
 
 /// A line of a calendar may hold this many bytes: longer input is refused before it is parsed.
@@ -67,6 +68,10 @@ impl Calendar {
         };
         calendar.check()?;
         Ok(calendar)
+    }
+
+    pub(crate) const fn of_expressions(text: String, expressions: Vec<Expression>) -> Self {
+        Self { text, expressions }
     }
 
     /// Gives the text as it was written.
