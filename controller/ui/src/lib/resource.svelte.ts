@@ -1,0 +1,70 @@
+// One thing fetched for a view: loading, loaded, failed; old content stays while it is fetched again.
+
+import { untrack } from 'svelte';
+import { Problem } from '../core/api';
+import type { Topic } from '../core/events';
+import { asProblem, listen } from './app.svelte';
+
+const SETTLE_MS = 150;
+
+export class Resource<T> {
+  value = $state.raw<T | undefined>(undefined);
+  problem = $state.raw<Problem | undefined>(undefined);
+  busy = $state(false);
+  #turn = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(readonly fetcher: () => Promise<T>) {}
+
+  /** True while there is nothing to show yet, neither content nor failure. */
+  get loading(): boolean {
+    return this.value === undefined && this.problem === undefined;
+  }
+
+  load = async (): Promise<void> => {
+    this.#turn += 1;
+    const turn = this.#turn;
+    this.busy = true;
+    try {
+      const value = await this.fetcher();
+      if (turn !== this.#turn) return;
+      this.value = value;
+      this.problem = undefined;
+    } catch (cause) {
+      if (turn !== this.#turn) return;
+      this.problem = asProblem(cause);
+    } finally {
+      if (turn === this.#turn) this.busy = false;
+    }
+  };
+
+  /** Fetches again soon; several calls in a row become one. */
+  soon = (): void => {
+    if (this.#timer !== undefined) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      void this.load();
+    }, SETTLE_MS);
+  };
+}
+
+/** Fetches when the view appears, when `key` changes, and when one of `topics` is heard. */
+export function resource<T>(fetcher: () => Promise<T>, key: () => unknown, topics: Topic[] = []): Resource<T> {
+  const made = new Resource(fetcher);
+  let first = true;
+  $effect(() => {
+    key();
+    untrack(() => {
+      if (!first) made.value = undefined;
+      first = false;
+      made.problem = undefined;
+      void made.load();
+    });
+  });
+  $effect(() =>
+    listen((event) => {
+      if (event.topic === 'reset' || topics.includes(event.topic)) made.soon();
+    }),
+  );
+  return made;
+}
