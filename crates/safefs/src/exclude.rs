@@ -81,6 +81,33 @@ impl Excludes {
     }
 }
 
+/// A pattern for one name, without `/`.
+#[derive(Debug, Clone)]
+pub(crate) struct NamePattern(Vec<Token>);
+
+impl NamePattern {
+    pub(crate) fn new(pattern: &[u8]) -> Result<Self, PatternError> {
+        let shown = || model::escape(pattern.get(..64).unwrap_or(pattern));
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(PatternError::TooLong(shown()));
+        }
+        tokens(pattern, &shown).map(Self)
+    }
+
+    pub(crate) fn matches(&self, name: &[u8]) -> bool {
+        name_matches(&self.0, name)
+    }
+
+    /// Gives the name when only one matches.
+    pub(crate) fn literal(&self) -> Option<Vec<u8>> {
+        let byte = |token: &Token| match token {
+            Token::Byte(byte) => Some(*byte),
+            Token::AnyByte | Token::AnyBytes | Token::Class { .. } => None,
+        };
+        self.0.iter().map(byte).collect()
+    }
+}
+
 impl Pattern {
     fn read(pattern: &[u8]) -> Result<Self, PatternError> {
         let shown = || model::escape(pattern.get(..64).unwrap_or(pattern));

@@ -8,6 +8,7 @@
 mod content;
 mod directory;
 mod exclude;
+mod find;
 mod merge;
 mod restore;
 mod status;
@@ -16,6 +17,7 @@ mod users;
 mod walk;
 
 pub use exclude::{Excludes, PatternError};
+pub use find::{Found, FoundDirectory, Mount, find_directories};
 pub use merge::Merged;
 pub use restore::{Owners, Policy, Published, RestoreTarget};
 pub use users::{UserRecord, Users};

@@ -46,6 +46,11 @@ impl Status {
         FileType::from_raw_mode(u32::from(self.0.stx_mode))
     }
 
+    /// Gives the numeric id of the owner.
+    pub(crate) const fn uid(&self) -> u32 {
+        self.0.stx_uid
+    }
+
     /// Gives the permission bits.
     pub(crate) fn mode(&self) -> Mode {
         Mode::from_raw_mode(u32::from(self.0.stx_mode) & 0o7777)

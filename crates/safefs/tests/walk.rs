@@ -438,3 +438,52 @@ fn no_race_leads_the_walk_out_of_its_tree() {
     drop(swapper);
     assert!(found > 0, "the walk never read the file");
 }
+
+#[test]
+fn wildcards_find_directories_and_follow_no_link() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a/www/one", "a/www/two", "b/www/one", "b/other"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    symlink("/etc", dir.path().join("a/www/three")).unwrap();
+    fs::write(dir.path().join("a/www/file"), "x").unwrap();
+    let mut pattern = dir.path().as_os_str().as_bytes().to_vec();
+    pattern.extend_from_slice(b"/*/www/*");
+    let found = safefs::find_directories(&pattern).unwrap();
+    assert!(found.errors.is_empty());
+    let below: Vec<_> = found
+        .directories
+        .iter()
+        .map(|found| {
+            let shown = found.path.to_string();
+            shown
+                .strip_prefix(dir.path().to_str().unwrap())
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(below, ["/a/www/one", "/a/www/two", "/b/www/one"]);
+    let owner = fs::metadata(dir.path()).unwrap().uid();
+    assert!(found.directories.iter().all(|found| found.uid == owner));
+    assert!(
+        safefs::find_directories(b"/nowhere/*")
+            .unwrap()
+            .directories
+            .is_empty()
+    );
+}
+
+#[test]
+fn mount_points_are_entries_and_are_not_entered() {
+    // A private mount needs root; without it the kernel offers /proc as a mount below `/`.
+    let root = Root {
+        path: TreePath::root(),
+        prefix: TreePath::parse(b"top").unwrap(),
+        excludes: Arc::new(
+            Excludes::new(&["/[!p]*", "/p[!r]*", "/pr[!o]*", "/pro[!c]*", "/proc?*"]).unwrap(),
+        ),
+    };
+    let (seen, errors) = collect(Walker::new(vec![root], &Arc::default()));
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(names(&seen), ["/top", "/top/proc"]);
+}
