@@ -42,8 +42,9 @@ pub struct Found {
     pub errors: Vec<SourceError>,
 }
 
-/// Finds every directory under an absolute path whose names may hold `*`, `?` and `[a-z]`. Links
-/// are not followed and do not count; what does not exist is no error.
+/// Finds every directory under an absolute path whose names may hold `*`, `?` and `[a-z]`. What
+/// does not exist is no error. Links are not followed: one that a wildcard matches does not
+/// count, one that is named outright is an error, because something was expected there.
 ///
 /// # Errors
 ///
@@ -91,7 +92,9 @@ fn step(
     part: &NamePattern,
     (next, errors): (&mut Level, &mut Vec<SourceError>),
 ) {
-    let names = part.literal().map_or_else(
+    let literal = part.literal();
+    let is_named = literal.is_some();
+    let names = literal.map_or_else(
         || {
             Ok(Names::read(&*directory.open()?)?
                 .filter(|n| part.matches(n))
@@ -108,24 +111,34 @@ fn step(
             continue;
         };
         match enter(directory, &name) {
-            Ok(Some((child, uid))) => next.push((child, below, uid)),
-            Ok(None) => {}
+            Ok(Entered::Directory(child, uid)) => next.push((child, below, uid)),
+            Ok(Entered::Link) if is_named => {
+                let error = std::io::Error::other("it is a symbolic link; give the real path");
+                errors.push(failed("opening", &below.to_string(), error));
+            }
+            Ok(Entered::Link | Entered::Nothing) => {}
             Err(error) => errors.push(failed("opening", &below.to_string(), error)),
         }
     }
 }
 
-fn enter(
-    directory: &Arc<Directory>,
-    name: &[u8],
-) -> std::io::Result<Option<(Arc<Directory>, u32)>> {
+enum Entered {
+    Directory(Arc<Directory>, u32),
+    Link,
+    Nothing,
+}
+
+fn enter(directory: &Arc<Directory>, name: &[u8]) -> std::io::Result<Entered> {
     let seen = match status::of_name(directory.open()?, name) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Entered::Nothing),
         seen => seen?,
     };
-    if seen.file_type() != FileType::Directory {
-        return Ok(None);
+    match seen.file_type() {
+        FileType::Directory => {
+            let child = directory.child(name, seen.identity())?;
+            Ok(Entered::Directory(child, seen.uid()))
+        }
+        FileType::Symlink => Ok(Entered::Link),
+        _ => Ok(Entered::Nothing),
     }
-    let child = directory.child(name, seen.identity())?;
-    Ok(Some((child, seen.uid())))
 }
