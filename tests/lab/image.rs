@@ -45,6 +45,14 @@ const PACKAGES: &[&str] = &[
     "wordpress",
 ];
 
+/// The theme that WordPress of a release begins with; a package of its own.
+const fn theme(distro: Distro) -> &'static str {
+    match distro {
+        Distro::Bookworm => "wordpress-theme-twentytwentythree",
+        Distro::Trixie => "wordpress-theme-twentytwentyfive",
+    }
+}
+
 /// Where in an image the library is that makes a host's clock movable.
 pub(crate) const CLOCK_LIBRARY: &str = "usr/local/lib/lab-clock.so";
 
@@ -96,7 +104,7 @@ impl Image {
     /// When the packages cannot be had or the cache directory cannot be written.
     pub fn ensure(distro: Distro) -> Result<Self> {
         let images = machine::cache_directory().join("lab/images");
-        let root = images.join(format!("{}-{}", distro.suite(), content_hash()));
+        let root = images.join(format!("{}-{}", distro.suite(), content_hash(distro)));
         if root.is_dir() {
             return Ok(Self { root });
         }
@@ -119,9 +127,9 @@ impl Image {
     }
 }
 
-fn content_hash() -> String {
+fn content_hash(distro: Distro) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in PACKAGES.iter().chain(&[FINISH, CLOCK]) {
+    for part in PACKAGES.iter().chain(&[theme(distro), FINISH, CLOCK]) {
         hasher.update(part.as_bytes());
         hasher.update(b"\0");
     }
@@ -137,7 +145,7 @@ fn build(distro: Distro, images: &Path, root: &Path) -> Result<()> {
         &[
             "--quiet",
             "--variant=minbase",
-            &format!("--include={}", PACKAGES.join(",")),
+            &format!("--include={},{}", PACKAGES.join(","), theme(distro)),
             distro.suite(),
             &unfinished.to_string_lossy(),
             &source,

@@ -15,6 +15,7 @@ pub mod machine;
 mod network;
 pub mod process;
 pub mod record;
+mod site;
 
 pub use builder::HostBuilder;
 pub use command::wait_until;
@@ -24,3 +25,4 @@ pub use host::{Host, enter_words};
 pub use image::{Distro, Image};
 pub use lab::Lab;
 pub use network::Rate;
+pub use site::{Site, fingerprint, make_odd_tree};

@@ -8,5 +8,6 @@
 
 mod lab_garage;
 mod lab_self;
+mod lab_site;
 mod layering;
 mod tidy;
