@@ -1,3 +1,7 @@
 //! The `backstay-controller` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    controller::main()
+}
