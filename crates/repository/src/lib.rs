@@ -1,1 +1,34 @@
-//! The repository engine.
+//! The repository engine: stores snapshots of trees in object stores, gives them back, checks them
+//! and lets them go. The format is written in `docs/format.md`.
+//!
+//! The engine is synchronous, works on its own threads, and reaches the world only through
+//! `edge`: it opens no file, asks for no time and reads no environment.
+
+mod backup;
+mod chunker;
+mod container;
+mod content;
+mod domain;
+mod error;
+mod forget;
+mod index;
+mod layout;
+mod pack;
+mod reader;
+mod restore;
+mod segment;
+mod snapshot;
+mod tree;
+mod view;
+mod wire;
+
+pub use backup::{
+    BackupCounts, BackupOptions, BackupReport, REPLICA_COUNT_MAX, Replica, ReplicaReport, back_up,
+};
+pub use domain::{Domain, SnapshotList};
+pub use error::{ReadError, RepositoryError, chain};
+pub use restore::RestoreReport;
+pub use sealing::{KeyTextError, ScheduleKey};
+pub use snapshot::{Snapshot, SnapshotBody, SnapshotFailure, SnapshotStatus};
+pub use view::View;
+pub use wire::FormatError;

@@ -94,6 +94,20 @@ impl ObjectCipher {
         salt: &[u8; 32],
     ) -> Result<Self, ObjectError> {
         let epoch = if kind.has_epoch() { keyring.epoch() } else { 0 };
+        Self::recall(keyring, kind, epoch, salt)
+    }
+
+    /// Takes up an object of which epoch and salt are known, without reading its header.
+    ///
+    /// # Errors
+    ///
+    /// `ObjectError::Epoch` when the keyring lacks the epoch.
+    pub fn recall(
+        keyring: &Keyring,
+        kind: ObjectKind,
+        epoch: u32,
+        salt: &[u8; 32],
+    ) -> Result<Self, ObjectError> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
@@ -145,6 +159,15 @@ impl ObjectCipher {
     #[must_use]
     pub const fn header(&self) -> &[u8; HEADER_BYTES] {
         &self.header
+    }
+
+    /// Gives the epoch and salt, which with the keyring are all that [`Self::recall`] needs.
+    ///
+    /// # Errors
+    ///
+    /// None that can happen: the header was made or parsed here.
+    pub fn origin(&self) -> Result<(u32, [u8; 32]), ObjectError> {
+        Fields::parse(&self.header).map(|fields| (fields.epoch, *fields.salt))
     }
 
     /// Seals part `number` in place; it grows by [`PART_OVERHEAD_BYTES`].

@@ -1,0 +1,186 @@
+//! Backing up: one walk over a source becomes one snapshot in every replica of a domain.
+//!
+//! What is new is read, cut, compressed and sealed once and goes to the replicas that lack it.
+//! A replica that fails is left behind; the others go on. Order at each: packs, index, snapshot.
+
+mod copy;
+mod parent;
+mod pipeline;
+mod publish;
+mod session;
+
+use edge::{Clock, Entropy, Event, Monitor, Phase, Source};
+use model::{ByteCount, DestinationName, Failure, RunId, SnapshotId};
+use sealing::{ObjectKind, seal_single};
+
+use crate::domain::Domain;
+use crate::error::RepositoryError;
+use crate::layout::ObjectHash;
+use crate::snapshot::NewSnapshot;
+use copy::Copy;
+use parent::Parent;
+use pipeline::Pipeline;
+use publish::Publication;
+use session::{Session, Walked};
+
+/// The most replicas of one run.
+pub const REPLICA_COUNT_MAX: usize = 16;
+
+/// One place that is to hold the snapshot.
+#[derive(Debug)]
+pub struct Replica {
+    /// What the place is called.
+    pub name: DestinationName,
+    /// The domain there. All replicas of a run are copies of one domain.
+    pub domain: Domain,
+}
+
+/// What a run is told.
+#[derive(Clone, Copy)]
+pub struct BackupOptions<'a> {
+    /// The schedule that runs.
+    pub schedule: &'a str,
+    /// The server.
+    pub host: &'a str,
+    /// The run.
+    pub run: Option<RunId>,
+    /// 1–9 as zstd counts, 0 for none.
+    pub compression: u8,
+    /// Tells the time.
+    pub clock: &'a dyn Clock,
+    /// Gives salts.
+    pub entropy: &'a dyn Entropy,
+    /// Hears of the work and may stop it.
+    pub monitor: &'a dyn Monitor,
+}
+
+/// What a run counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupCounts {
+    /// Entries in the snapshot.
+    pub entries: u64,
+    /// Entries whose content was taken over from the previous snapshot.
+    pub unchanged: u64,
+    /// Streams in the snapshot, such as database dumps.
+    pub streams: u64,
+    /// Objects that could not be backed up as they should.
+    pub failed: u64,
+    /// Bytes of all content in the snapshot.
+    pub total_bytes: ByteCount,
+    /// Bytes of content read from the source.
+    pub read_bytes: ByteCount,
+}
+
+/// How one replica fared.
+#[derive(Debug)]
+pub struct ReplicaReport {
+    /// Which one.
+    pub name: DestinationName,
+    /// The snapshot, stored and read back.
+    pub snapshot: Option<SnapshotId>,
+    /// Bytes stored there by this run.
+    pub stored_bytes: ByteCount,
+    /// Why there is no snapshot.
+    pub error: Option<RepositoryError>,
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct BackupReport {
+    /// Counts.
+    pub counts: BackupCounts,
+    /// The first objects that failed; `counts.failed` has all.
+    pub failures: Vec<Failure>,
+    /// One for each replica, in the order given.
+    pub replicas: Vec<ReplicaReport>,
+    /// True when the monitor stopped the run. What was stored by then is not stored again.
+    pub is_cancelled: bool,
+}
+
+/// Backs up a source into all replicas. What fails is in the report.
+pub fn back_up(
+    replicas: Vec<Replica>,
+    options: &BackupOptions<'_>,
+    source: &mut dyn Source,
+) -> BackupReport {
+    options.monitor.event(Event::Phase(Phase::Opening));
+    let started_at = options.clock.now();
+    let copies = copy::open_all(replicas, options);
+    let parent = Parent::find(&copies);
+    let parent_id = parent.as_ref().map(Parent::snapshot_id);
+
+    options.monitor.event(Event::Phase(Phase::Storing));
+    let (walked, packs) = store(&copies, options, parent, source);
+    let finished_at = options.clock.now();
+
+    options.monitor.event(Event::Phase(Phase::Publishing));
+    let Walked {
+        root,
+        counts,
+        failures,
+        accounts,
+        is_cancelled,
+    } = walked;
+    let snapshot = root.map(|root| NewSnapshot {
+        schedule: options.schedule.to_owned(),
+        host: options.host.to_owned(),
+        run: options.run,
+        started_at,
+        finished_at,
+        parent: parent_id,
+        root,
+        failed: counts.failed,
+        failures: session::for_snapshot(&failures),
+        accounts,
+    });
+    let sealed = snapshot.and_then(|snapshot| seal_snapshot(&copies, options.entropy, snapshot));
+    let replicas = Publication {
+        packs: &packs,
+        snapshot: sealed.as_ref(),
+        entropy: options.entropy,
+        monitor: options.monitor,
+    }
+    .publish(copies);
+    BackupReport {
+        counts,
+        failures,
+        replicas,
+        is_cancelled,
+    }
+}
+
+/// Reads the source and stores what is new.
+fn store(
+    copies: &[Copy],
+    options: &BackupOptions<'_>,
+    parent: Option<Parent<'_>>,
+    source: &mut dyn Source,
+) -> (Walked, Vec<pipeline::NewPack>) {
+    std::thread::scope(|scope| {
+        let Some(first) = copies.first() else {
+            return (Walked::default(), Vec::new());
+        };
+        let pipeline = Pipeline::start(scope, copies, options);
+        let mut session = Session::new(copies, first.domain.keyring(), *options, pipeline, parent);
+        session.walk(source);
+        session.finish()
+    })
+}
+
+fn seal_snapshot(
+    copies: &[Copy],
+    entropy: &dyn Entropy,
+    snapshot: NewSnapshot,
+) -> Option<(ObjectHash, Vec<u8>)> {
+    let first = copies.iter().find(|copy| copy.is_live())?;
+    let mut salt = [0; 32];
+    entropy.fill(&mut salt);
+    let plaintext = snapshot.encode().ok()?;
+    let sealed = seal_single(
+        first.domain.keyring(),
+        ObjectKind::Snapshot,
+        &salt,
+        &plaintext,
+    );
+    sealed.ok().map(|bytes| (ObjectHash::of(&bytes), bytes))
+}

@@ -1,0 +1,251 @@
+//! One replica during a run: its index, and whether it still takes part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use edge::{ByteRange, Entropy, Event, Monitor, StoreError};
+use model::DestinationName;
+use sealing::{ChunkId, ObjectKind};
+
+use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
+use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
+use crate::domain::Domain;
+use crate::error::{RepositoryError, chain};
+use crate::index::{Index, PackInfo, Record, records_of};
+use crate::layout::ObjectHash;
+use crate::pack::decode_trailer;
+use crate::segment::seal_segment;
+
+/// One replica of the run.
+pub(super) struct Copy {
+    pub(super) name: DestinationName,
+    pub(super) domain: Domain,
+    pub(super) index: Index,
+    /// Its bit in a set of replicas.
+    pub(super) bit: u32,
+    is_dead: AtomicBool,
+    error: Mutex<Option<RepositoryError>>,
+    stored_bytes: AtomicU64,
+}
+
+impl Copy {
+    pub(super) fn is_live(&self) -> bool {
+        !self.is_dead.load(Ordering::Acquire)
+    }
+
+    /// Takes the replica out of the run. The first reason counts.
+    pub(super) fn fail(&self, error: RepositoryError, monitor: &dyn Monitor) {
+        if self.is_dead.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        monitor.event(Event::DestinationLost {
+            destination: &self.name,
+            error: &chain(&error),
+        });
+        *self
+            .error
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+    }
+
+    pub(super) fn take_error(&self) -> Option<RepositoryError> {
+        self.error
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take()
+    }
+
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn contains(&self, id: &ChunkId) -> bool {
+        self.index.contains(id)
+    }
+
+    /// Stores an object here.
+    pub(super) fn put(
+        &self,
+        kind: ObjectKind,
+        hash: &ObjectHash,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        self.domain
+            .store()
+            .put(&self.domain.name(kind, hash), bytes)?;
+        self.stored_bytes
+            .fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Stores an index segment here, then deletes those that it replaces.
+    pub(super) fn put_segment(
+        &self,
+        content: (&[PackInfo], &[Record]),
+        replaced: &[ObjectHash],
+        entropy: &dyn Entropy,
+    ) -> Result<ObjectHash, RepositoryError> {
+        let kind = ObjectKind::IndexSegment;
+        let segment = write_segment(&self.domain, content, replaced, entropy)?;
+        self.stored_bytes.fetch_add(segment.1, Ordering::AcqRel);
+        for hash in replaced {
+            self.domain.store().delete(&self.domain.name(kind, hash))?;
+        }
+        Ok(segment.0)
+    }
+
+    /// Reads the index, corrects it by what is really stored, and takes up packs that a cut run
+    /// left behind.
+    fn load(&mut self, options: &BackupOptions<'_>) -> Result<(), RepositoryError> {
+        self.index = self.domain.load_index()?;
+        let stored = list_packs(&self.domain)?;
+        let condemned = crate::forget::condemned_packs(&self.domain)?;
+        let lost = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)) != Some(&pack.size);
+        let must_rewrite = self.index.packs().iter().any(lost);
+        let mut adopted = Index::default();
+        for ((hash, kind), size) in &stored {
+            if !self.index.has_pack(hash)
+                && !condemned.contains(hash)
+                && let Some((info, records)) = read_pack(&self.domain, *kind, *hash, *size)?
+            {
+                adopted.add(vec![info], records);
+            }
+        }
+        adopted.sort();
+        if !must_rewrite && adopted.packs().is_empty() {
+            return Ok(());
+        }
+        let (packs, records) = adopted.without(&|_| false);
+        if must_rewrite {
+            let mut index = Index::default();
+            let (kept_packs, kept_records) = self.index.without(&lost);
+            index.add(kept_packs, kept_records);
+            index.add(packs, records);
+            index.sort();
+            let replaced = std::mem::take(&mut self.index.segments);
+            let segment =
+                self.put_segment((index.packs(), index.records()), &replaced, options.entropy)?;
+            index.segments.push(segment);
+            self.index = index;
+        } else {
+            let segment = self.put_segment((&packs, &records), &[], options.entropy)?;
+            self.index.add(packs, records);
+            self.index.sort();
+            self.index.segments.push(segment);
+        }
+        Ok(())
+    }
+}
+
+/// Opens all replicas; one that cannot be used is dead from the start.
+pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> Vec<Copy> {
+    let mut copies: Vec<Copy> = Vec::new();
+    for (number, replica) in replicas.into_iter().enumerate() {
+        let mut copy = Copy {
+            name: replica.name,
+            domain: replica.domain,
+            index: Index::default(),
+            bit: u32::try_from(number)
+                .ok()
+                .and_then(|n| 1_u32.checked_shl(n))
+                .unwrap_or(0),
+            is_dead: AtomicBool::new(false),
+            error: Mutex::new(None),
+            stored_bytes: AtomicU64::new(0),
+        };
+        let first = copies.first().map_or(&copy, |first| first);
+        let is_copy = first.domain.keyring().is_same_domain(copy.domain.keyring());
+        let result = if is_copy && number < REPLICA_COUNT_MAX {
+            copy.load(options)
+        } else {
+            Err(RepositoryError::WrongKey {
+                place: copy.domain.place(),
+            })
+        };
+        if let Err(error) = result {
+            copy.fail(error, options.monitor);
+        }
+        copies.push(copy);
+    }
+    copies
+}
+
+/// Seals and stores an index segment; gives its hash and length.
+pub(crate) fn write_segment(
+    domain: &Domain,
+    content: (&[PackInfo], &[Record]),
+    replaced: &[ObjectHash],
+    entropy: &dyn Entropy,
+) -> Result<(ObjectHash, u64), RepositoryError> {
+    let kind = ObjectKind::IndexSegment;
+    let mut salt = [0; 32];
+    entropy.fill(&mut salt);
+    let stored = seal_segment(domain.keyring(), &salt, content, replaced)
+        .map_err(RepositoryError::Sealing)?;
+    domain
+        .store()
+        .put(&domain.name(kind, &stored.hash), &stored.bytes)?;
+    domain.keep_in_cache(kind, &stored.hash, &stored.bytes);
+    Ok((stored.hash, stored.bytes.len() as u64))
+}
+
+/// Lists all packs with their sizes.
+pub(crate) fn list_packs(
+    domain: &Domain,
+) -> Result<BTreeMap<(ObjectHash, ObjectKind), u64>, StoreError> {
+    let mut stored = BTreeMap::new();
+    for kind in [ObjectKind::DataPack, ObjectKind::MetadataPack] {
+        let listed = domain.list(kind)?;
+        stored.extend(listed.into_iter().map(|(hash, size)| ((hash, kind), size)));
+    }
+    Ok(stored)
+}
+
+/// Reads what a pack says of itself, or `None` when it is damaged.
+pub(crate) fn read_pack(
+    domain: &Domain,
+    kind: ObjectKind,
+    hash: ObjectHash,
+    size: u64,
+) -> Result<Option<(PackInfo, Vec<Record>)>, StoreError> {
+    let name = domain.name(kind, &hash);
+    let mut length = TAIL_BYTES_FIRST;
+    for _ in 0..2 {
+        let end = domain
+            .store()
+            .get_range(&name, ByteRange::Suffix { length })?;
+        match open_tail(domain.keyring(), kind, &end) {
+            Ok(Tail::Longer(needed)) if needed > length => length = needed,
+            Ok(Tail::Trailer { cipher, trailer }) => {
+                let (Ok((epoch, salt)), Ok(frames)) = (cipher.origin(), decode_trailer(&trailer))
+                else {
+                    return Ok(None);
+                };
+                let info = PackInfo {
+                    hash,
+                    kind,
+                    epoch,
+                    salt,
+                    size,
+                    frames: frames.iter().map(|frame| frame.shape).collect(),
+                };
+                return Ok(Some((info, records_of(0, &frames))));
+            }
+            Ok(Tail::Longer(_)) | Err(_) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Removes from the caches what no replica has any more.
+pub(super) fn trim_caches(copies: &[Copy], new: &BTreeSet<ObjectHash>) {
+    for copy in copies.iter().filter(|copy| copy.is_live()) {
+        copy.domain.trim_cache(ObjectKind::MetadataPack, &|hash| {
+            new.contains(hash) || copies.iter().any(|copy| copy.index.has_pack(hash))
+        });
+        copy.domain.trim_cache(ObjectKind::IndexSegment, &|hash| {
+            new.contains(hash) || copies.iter().any(|copy| copy.index.segments.contains(hash))
+        });
+    }
+}

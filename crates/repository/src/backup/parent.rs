@@ -1,0 +1,105 @@
+//! The previous snapshot, walked beside the source: what did not change is taken over from it.
+
+use edge::{Entry, EntryKind, FileTime, TreePath};
+use model::{Instant, SnapshotId};
+
+use super::copy::Copy;
+use crate::content::{ChunkRef, Content, Node};
+use crate::error::ReadError;
+use crate::reader::ChunkReader;
+use crate::snapshot::Snapshot;
+use crate::tree::TreeWalk;
+
+/// A file that changed this shortly before the previous walk, or later, may have changed again
+/// within the same tick of its clock: it is read again.
+const RACY_SECS: i64 = 2;
+
+/// The newest snapshot of any replica.
+pub(super) struct Parent<'a> {
+    snapshot: Snapshot,
+    reader: ChunkReader<'a>,
+    walk: TreeWalk,
+    current: Option<Node>,
+    steady_before: FileTime,
+}
+
+impl<'a> Parent<'a> {
+    /// Finds the newest snapshot of the live replicas. What cannot be read is not used: the files
+    /// are read again.
+    pub(super) fn find(copies: &'a [Copy]) -> Option<Self> {
+        let live = copies.iter().filter(|copy| copy.is_live());
+        let newest = live.filter_map(|copy| {
+            let list = copy.domain.snapshots().ok()?;
+            list.snapshots
+                .into_iter()
+                .next_back()
+                .map(|snapshot| (copy, snapshot))
+        });
+        let (copy, snapshot) = newest.max_by_key(|(_, snapshot)| snapshot.body.started_at)?;
+        Some(Self {
+            reader: ChunkReader::new(&copy.domain, &copy.index),
+            walk: TreeWalk::new(snapshot.root, Vec::new()),
+            current: None,
+            steady_before: file_time(snapshot.body.started_at.plus_secs(-RACY_SECS)),
+            snapshot,
+        })
+    }
+
+    pub(super) const fn snapshot_id(&self) -> SnapshotId {
+        self.snapshot.id
+    }
+
+    /// Gives the entry as it was, when it did not change since. Paths are asked for in order.
+    pub(super) fn unchanged(&mut self, now: &Entry) -> Option<Node> {
+        let steady_before = self.steady_before;
+        let before = self.seek(&now.path)?;
+        let was = &before.entry;
+        let is_same = was.kind == EntryKind::File
+            && now.kind == EntryKind::File
+            && was.size_bytes == now.size_bytes
+            && was.modified == now.modified
+            && was.changed == now.changed
+            && was.inode == now.inode
+            && now.modified < steady_before
+            && now.changed < steady_before;
+        if !is_same {
+            return None;
+        }
+        let mut node = before.clone();
+        // Devices are numbered anew at each boot, and links of the inode come and go.
+        node.entry.device = now.device;
+        node.entry.link_count = now.link_count;
+        Some(node)
+    }
+
+    /// Gives all chunks of a content.
+    pub(super) fn chunk_list(&mut self, content: &Content) -> Result<Vec<ChunkRef>, ReadError> {
+        self.reader.chunk_list(content)
+    }
+
+    fn seek(&mut self, path: &TreePath) -> Option<&Node> {
+        while self
+            .current
+            .as_ref()
+            .is_none_or(|node| node.entry.path < *path)
+        {
+            match self.walk.next(&mut self.reader) {
+                Ok(Some(node)) => self.current = Some(node),
+                Ok(None) => return None,
+                // What this page held is read again.
+                Err(_) => {}
+            }
+        }
+        self.current
+            .as_ref()
+            .filter(|node| node.entry.path == *path)
+    }
+}
+
+fn file_time(at: Instant) -> FileTime {
+    let micros = at.micros().rem_euclid(1_000_000);
+    FileTime {
+        secs: at.secs(),
+        nanos: u32::try_from(micros * 1000).unwrap_or(0),
+    }
+}

@@ -1,0 +1,344 @@
+//! The walk of a run: decides for each entry whether it must be read, cuts and names what is
+//! read, and hands on what some replica lacks.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use edge::{Entry, EntryKind, Event, Opener, Source, SourceError, SourceItem};
+use model::{ByteCount, ErrorClass, Failure, escape};
+use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
+
+use super::copy::Copy;
+use super::parent::Parent;
+use super::pipeline::{FrameJob, NewPack, Pipeline};
+use super::{BackupCounts, BackupOptions};
+use crate::chunker::{Chunker, Class};
+use crate::content::{Bytes, ChunkRef, Content, DEPTH_MAX, LIST_MAX, Node, encode_list};
+use crate::error::chain;
+use crate::index::{Prefix, prefix_of};
+use crate::pack::{ChunkEntry, DATA_FRAME_BYTES, METADATA_FRAME_BYTES};
+use crate::snapshot::SnapshotFailure;
+use crate::tree::{TreeBuilder, TreeRoot, check_node};
+
+mod read;
+
+/// Failures that are reported one by one.
+const FAILURE_COUNT_MAX: usize = 1000;
+/// Files with several names whose content is remembered.
+const LINKED_FILES_MAX: usize = 1_000_000;
+
+/// What a walk leaves.
+#[derive(Default)]
+pub(super) struct Walked {
+    pub(super) root: Option<TreeRoot>,
+    pub(super) counts: BackupCounts,
+    pub(super) failures: Vec<Failure>,
+    pub(super) accounts: Vec<String>,
+    pub(super) is_cancelled: bool,
+}
+
+/// The work cannot go on: every replica is lost.
+pub(super) struct Stopped;
+
+/// Stores chunks that some replica lacks.
+struct Storing<'scope, 'env> {
+    copies: &'env [Copy],
+    namer: ChunkNamer,
+    chunker: Chunker,
+    pipeline: Pipeline<'scope>,
+    frames: BTreeMap<(ObjectKind, u32), FrameJob>,
+    /// Chunks of this run that every live replica has or is being sent.
+    stored: HashSet<Prefix>,
+}
+
+/// One walk.
+pub(super) struct Session<'scope, 'env> {
+    options: BackupOptions<'env>,
+    storing: Storing<'scope, 'env>,
+    parent: Option<Parent<'env>>,
+    tree: TreeBuilder,
+    links: HashMap<(u64, u64), Node>,
+    buffer: Vec<u8>,
+    walked: Walked,
+}
+
+impl<'scope, 'env> Session<'scope, 'env> {
+    pub(super) fn new(
+        copies: &'env [Copy],
+        keyring: &Keyring,
+        options: BackupOptions<'env>,
+        pipeline: Pipeline<'scope>,
+        parent: Option<Parent<'env>>,
+    ) -> Self {
+        Self {
+            options,
+            storing: Storing {
+                copies,
+                namer: keyring.namer(),
+                chunker: Chunker::new(keyring.gear_table()),
+                pipeline,
+                frames: BTreeMap::new(),
+                stored: HashSet::new(),
+            },
+            parent,
+            tree: TreeBuilder::new(keyring.tree_hasher()),
+            links: HashMap::new(),
+            buffer: Vec::new(),
+            walked: Walked::default(),
+        }
+    }
+
+    /// Walks the source to its end, or until the work is cancelled or every replica is lost.
+    pub(super) fn walk(&mut self, source: &mut dyn Source) {
+        loop {
+            if self.options.monitor.is_cancelled() {
+                self.walked.is_cancelled = true;
+                return;
+            }
+            let done = match source.next() {
+                Ok(None) => return,
+                Ok(Some(SourceItem::Entry(entry, opener))) => self.entry(entry, opener),
+                Ok(Some(SourceItem::Failed(error))) => {
+                    self.source_failed(&error);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.source_failed(&error);
+                    return;
+                }
+            };
+            if done.is_err() || !self.storing.has_live() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the tree, waits until everything is stored, and gives what the walk leaves.
+    pub(super) fn finish(mut self) -> (Walked, Vec<NewPack>) {
+        if !self.walked.is_cancelled && self.storing.has_live() {
+            let storing = &mut self.storing;
+            let root = self.tree.finish(&mut |page| storing.page(&page));
+            if let Ok(root) = root {
+                self.walked.counts.entries = root.entries;
+                self.walked.counts.total_bytes = ByteCount::new(root.bytes);
+                self.walked.root = Some(root);
+            }
+        }
+        drop(self.parent);
+        (self.walked, self.storing.finish())
+    }
+
+    fn entry(&mut self, entry: Entry, opener: Option<Opener>) -> Result<(), Stopped> {
+        let shown = entry.path.to_string();
+        self.options.monitor.event(Event::Object(&shown));
+        if !self.tree.accepts(&entry) {
+            self.failed(
+                shown,
+                "it came twice or out of order".to_owned(),
+                ErrorClass::Never,
+            );
+            return Ok(());
+        }
+        let node = match entry.kind {
+            EntryKind::File | EntryKind::Stream => match self.content_node(entry, opener)? {
+                Some(node) => node,
+                None => return Ok(()),
+            },
+            _ => Node {
+                entry,
+                content: None,
+            },
+        };
+        if let Err(reason) = check_node(&node) {
+            self.failed(shown, reason.to_owned(), ErrorClass::Never);
+            return Ok(());
+        }
+        self.count(&node);
+        let storing = &mut self.storing;
+        self.tree.push(node, &mut |page| storing.page(&page))
+    }
+
+    fn count(&mut self, node: &Node) {
+        let counts = &mut self.walked.counts;
+        counts.entries += 1;
+        counts.total_bytes += ByteCount::new(node.size_bytes());
+        match (&node.entry.kind, node.entry.path.components()) {
+            (EntryKind::Stream, _) => counts.streams += 1,
+            (EntryKind::Directory, [name]) => self.walked.accounts.push(escape(name)),
+            _ => {}
+        }
+        self.options.monitor.event(Event::Progress {
+            entries: counts.entries,
+            bytes: counts.total_bytes,
+            bytes_expected: None,
+        });
+    }
+
+    /// Gives a file or stream with its content, or `None` when it failed.
+    fn content_node(
+        &mut self,
+        entry: Entry,
+        opener: Option<Opener>,
+    ) -> Result<Option<Node>, Stopped> {
+        let link = (entry.device, entry.inode);
+        let is_linked = entry.kind == EntryKind::File && entry.link_count > 1;
+        if let Some(first) = self.links.get(&link).filter(|_| is_linked) {
+            let mut node = first.clone();
+            node.entry.path = entry.path;
+            return Ok(Some(node));
+        }
+        let node = match self.taken_over(&entry) {
+            Some(node) => Some(node),
+            None => self.read(entry, opener)?,
+        };
+        if let Some(node) = node.as_ref().filter(|_| is_linked)
+            && self.links.len() < LINKED_FILES_MAX
+        {
+            self.links.insert(link, node.clone());
+        }
+        Ok(node)
+    }
+
+    /// Gives the entry as the previous snapshot has it, when it did not change and every live
+    /// replica still holds its content.
+    fn taken_over(&mut self, entry: &Entry) -> Option<Node> {
+        let parent = self.parent.as_mut()?;
+        let node = parent.unchanged(entry)?;
+        let content = node.content.as_ref()?;
+        if let Bytes::Chunks { depth, list } = &content.bytes {
+            if !self.storing.all_hold(list) {
+                return None;
+            }
+            if *depth > 0 && !self.storing.all_hold(&parent.chunk_list(content).ok()?) {
+                return None;
+            }
+        }
+        self.walked.counts.unchanged += 1;
+        Some(node)
+    }
+
+    fn source_failed(&mut self, error: &SourceError) {
+        self.failed(error.object.clone(), chain(error), error.class);
+    }
+
+    fn failed(&mut self, object: String, error: String, class: ErrorClass) {
+        self.options.monitor.event(Event::Failed {
+            object: &object,
+            error: &error,
+        });
+        self.walked.counts.failed += 1;
+        if self.walked.failures.len() < FAILURE_COUNT_MAX {
+            self.walked.failures.push(Failure {
+                object,
+                error,
+                class,
+            });
+        }
+    }
+}
+
+impl Storing<'_, '_> {
+    fn has_live(&self) -> bool {
+        self.copies.iter().any(Copy::is_live)
+    }
+
+    fn all_hold(&self, list: &[ChunkRef]) -> bool {
+        list.iter().all(|chunk| {
+            let live = || self.copies.iter().filter(|copy| copy.is_live());
+            self.stored.contains(&prefix_of(&chunk.id))
+                || live().all(|copy| copy.contains(&chunk.id))
+        })
+    }
+
+    /// Names a chunk and stores it where it is lacking.
+    fn chunk(&mut self, kind: ChunkKind, bytes: &[u8]) -> Result<ChunkRef, Stopped> {
+        let id = self.namer.name(kind, bytes);
+        let length = u32::try_from(bytes.len()).map_err(|_| Stopped)?;
+        let chunk = ChunkRef { id, length };
+        let live = self.copies.iter().filter(|copy| copy.is_live());
+        let lacking = live.filter(|copy| !copy.contains(&id));
+        let replicas = lacking.fold(0, |set, copy| set | copy.bit);
+        if replicas == 0 || !self.stored.insert(prefix_of(&id)) {
+            return Ok(chunk);
+        }
+        let (object, frame_bytes) = match kind {
+            ChunkKind::Data => (ObjectKind::DataPack, DATA_FRAME_BYTES),
+            ChunkKind::Page | ChunkKind::List => (ObjectKind::MetadataPack, METADATA_FRAME_BYTES),
+        };
+        let key = (object, replicas);
+        let is_full = |frame: &FrameJob| frame.plain.len() + bytes.len() > frame_bytes;
+        if self.frames.get(&key).is_some_and(is_full) {
+            self.flush(key)?;
+        }
+        let frame = self.frames.entry(key).or_insert_with(|| FrameJob {
+            kind: object,
+            replicas,
+            plain: Vec::new(),
+            chunks: Vec::new(),
+        });
+        frame.plain.extend_from_slice(bytes);
+        frame.chunks.push(ChunkEntry { kind, id, length });
+        Ok(chunk)
+    }
+
+    fn page(&mut self, page: &[u8]) -> Result<ChunkId, Stopped> {
+        self.chunk(ChunkKind::Page, page).map(|chunk| chunk.id)
+    }
+
+    /// Gives the content of a list of chunks; a long list is stored as chunks itself.
+    fn content_of(&mut self, mut list: Vec<ChunkRef>) -> Result<Bytes, Stopped> {
+        let mut depth = 0;
+        while list.len() > LIST_MAX {
+            if depth == DEPTH_MAX {
+                return Err(Stopped);
+            }
+            let bytes = encode_list(&list);
+            let mut rest = bytes.as_slice();
+            list.clear();
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(self.chunker.cut(Class::Dump, rest));
+                list.push(self.chunk(ChunkKind::List, piece)?);
+                rest = after;
+            }
+            depth += 1;
+        }
+        Ok(Bytes::Chunks { depth, list })
+    }
+
+    fn flush(&mut self, key: (ObjectKind, u32)) -> Result<(), Stopped> {
+        let Some(frame) = self.frames.remove(&key) else {
+            return Ok(());
+        };
+        if self.pipeline.push(frame) {
+            Ok(())
+        } else {
+            Err(Stopped)
+        }
+    }
+
+    fn finish(mut self) -> Vec<NewPack> {
+        while let Some((_, frame)) = self.frames.pop_first() {
+            if !self.pipeline.push(frame) {
+                break;
+            }
+        }
+        self.pipeline.finish()
+    }
+}
+
+/// Gives the failures as a snapshot names them.
+pub(super) fn for_snapshot(failures: &[Failure]) -> Vec<SnapshotFailure> {
+    failures
+        .iter()
+        .take(crate::snapshot::FAILURE_COUNT_MAX)
+        .map(|failure| SnapshotFailure {
+            object: failure.object.clone(),
+            error: failure.error.clone(),
+        })
+        .collect()
+}
+
+/// Content that was read, before it is known whether it may be used.
+struct Fresh {
+    content: Content,
+    data_bytes: u64,
+}

@@ -1,0 +1,213 @@
+//! Where content is cut: keyed FastCDC in classes of sizes (`docs/format.md`, "Chunks").
+//!
+//! Cut points are part of the format: change them and nothing deduplicates any more.
+
+use std::fmt;
+
+use edge::{Entry, EntryKind};
+
+/// The longest chunk of any class.
+pub(crate) const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Files up to this size are one chunk.
+pub(crate) const WHOLE_BYTES_MAX: usize = 128 * 1024;
+
+/// How content is cut; recorded with each file so that later runs cut alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub(crate) enum Class {
+    /// One chunk.
+    Whole = 0,
+    /// Most files.
+    General = 1,
+    /// Dumps, streams, logs: what changes a little everywhere.
+    Dump = 2,
+    /// Media and archives: what changes as a whole.
+    Media = 3,
+}
+
+/// Sizes of one class in bytes; the normal size is a power of two.
+struct Sizes {
+    min: usize,
+    normal: usize,
+    max: usize,
+}
+
+const DUMP_ENDINGS: [&[u8]; 8] = [
+    b"sql", b"dump", b"log", b"csv", b"mbox", b"tar", b"json", b"xml",
+];
+const MEDIA_ENDINGS: [&[u8]; 30] = [
+    b"jpg", b"jpeg", b"png", b"gif", b"webp", b"avif", b"heic", b"mp3", b"mp4", b"m4a", b"m4v",
+    b"mov", b"avi", b"mkv", b"webm", b"ogg", b"flac", b"wav", b"zip", b"gz", b"tgz", b"bz2", b"xz",
+    b"zst", b"7z", b"rar", b"iso", b"img", b"qcow2", b"pdf",
+];
+
+impl Class {
+    /// Gives the class of an entry that has none yet.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        if entry.kind == EntryKind::Stream {
+            return Self::Dump;
+        }
+        if entry.size_bytes <= WHOLE_BYTES_MAX as u64 {
+            return Self::Whole;
+        }
+        let name = entry.path.split().map_or(&b""[..], |(_, name)| name);
+        let ending = name
+            .rsplit(|b| *b == b'.')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        if DUMP_ENDINGS.contains(&ending.as_slice()) {
+            Self::Dump
+        } else if MEDIA_ENDINGS.contains(&ending.as_slice()) {
+            Self::Media
+        } else {
+            Self::General
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Whole),
+            1 => Some(Self::General),
+            2 => Some(Self::Dump),
+            3 => Some(Self::Media),
+            _ => None,
+        }
+    }
+
+    /// Gives the longest chunk of the class.
+    pub(crate) const fn chunk_bytes_max(self) -> usize {
+        self.sizes().max
+    }
+
+    const fn sizes(self) -> Sizes {
+        const KIB: usize = 1024;
+        let (min, normal, max) = match self {
+            Self::Whole => (WHOLE_BYTES_MAX, WHOLE_BYTES_MAX, WHOLE_BYTES_MAX),
+            Self::General => (128 * KIB, 512 * KIB, 2048 * KIB),
+            Self::Dump => (16 * KIB, 64 * KIB, 256 * KIB),
+            Self::Media => (512 * KIB, 2048 * KIB, CHUNK_BYTES_MAX),
+        };
+        Sizes { min, normal, max }
+    }
+}
+
+/// Cuts content with the gear table of one domain.
+pub(crate) struct Chunker {
+    gear: Box<[u64; 256]>,
+}
+
+impl Chunker {
+    pub(crate) const fn new(gear: Box<[u64; 256]>) -> Self {
+        Self { gear }
+    }
+
+    /// Gives the length of the first chunk of `bytes`, which hold at least the longest chunk of
+    /// the class or all that is left.
+    pub(crate) fn cut(&self, class: Class, bytes: &[u8]) -> usize {
+        let sizes = class.sizes();
+        let end = bytes.len().min(sizes.max);
+        if class == Class::Whole || end <= sizes.min {
+            return end;
+        }
+        let bits = sizes.normal.ilog2();
+        let border = sizes.normal.clamp(sizes.min, end);
+        let mut hash = 0_u64;
+        for (from, to, zeros) in [(sizes.min, border, bits + 2), (border, end, bits - 2)] {
+            let shift = 64 - zeros;
+            for (at, byte) in bytes.get(from..to).unwrap_or_default().iter().enumerate() {
+                let gear = self.gear.get(usize::from(*byte)).copied().unwrap_or(0);
+                hash = (hash << 1).wrapping_add(gear);
+                if hash >> shift == 0 {
+                    return from + at + 1;
+                }
+            }
+        }
+        end
+    }
+}
+
+impl fmt::Debug for Chunker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chunker(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealing::{Keyring, ScheduleKey};
+
+    use super::*;
+
+    fn chunker() -> Chunker {
+        Chunker::new(Keyring::first(&ScheduleKey::from_bytes([3; 32]), "").gear_table())
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        blake3::Hasher::new()
+            .update(b"noise")
+            .finalize_xof()
+            .fill(&mut out);
+        out
+    }
+
+    fn cuts(class: Class, mut bytes: &[u8]) -> Vec<usize> {
+        let chunker = chunker();
+        let mut lengths = Vec::new();
+        while !bytes.is_empty() {
+            let length = chunker.cut(class, bytes);
+            lengths.push(length);
+            bytes = &bytes[length..];
+        }
+        lengths
+    }
+
+    #[test]
+    fn cut_points_are_frozen() {
+        let bytes = noise(6 << 20);
+        assert_eq!(cuts(Class::General, &bytes), GENERAL);
+        assert_eq!(cuts(Class::Media, &bytes), MEDIA);
+        assert_eq!(cuts(Class::Dump, &bytes[..600_000]), DUMP);
+    }
+
+    const GENERAL: &[usize] = &[
+        539_612, 737_384, 255_459, 699_992, 526_607, 803_656, 590_760, 556_638, 556_263, 752_163,
+        272_922,
+    ];
+    const MEDIA: &[usize] = &[1_532_455, 3_733_916, 1_025_085];
+    const DUMP: &[usize] = &[
+        20_690, 24_556, 39_934, 171_511, 69_260, 84_822, 86_846, 41_993, 60_388,
+    ];
+
+    #[test]
+    fn chunks_keep_to_their_sizes() {
+        let bytes = noise(8 << 20);
+        for class in [Class::General, Class::Dump, Class::Media] {
+            let sizes = class.sizes();
+            let lengths = cuts(class, &bytes);
+            assert_eq!(lengths.iter().sum::<usize>(), bytes.len());
+            let (_, all_but_last) = lengths.split_last().unwrap();
+            assert!(
+                all_but_last
+                    .iter()
+                    .all(|l| (sizes.min..=sizes.max).contains(l))
+            );
+        }
+        assert_eq!(
+            cuts(Class::General, &vec![0; 5 << 20]).first(),
+            Some(&(2 << 20))
+        );
+    }
+
+    #[test]
+    fn an_insertion_moves_only_neighbouring_cuts() {
+        let before = noise(4 << 20);
+        let mut after = before.clone();
+        after.splice(1_000_000..1_000_000, *b"inserted");
+        let (before, after) = (cuts(Class::Dump, &before), cuts(Class::Dump, &after));
+        let same_end = before.iter().rev().zip(after.iter().rev());
+        let same = same_end.take_while(|(a, b)| a == b).count();
+        assert!(same > before.len() / 2, "{same} of {}", before.len());
+    }
+}

@@ -1,0 +1,147 @@
+//! What can go wrong with a repository.
+
+use edge::{ObjectName, StoreError};
+use model::{ErrorClass, Exit, SnapshotId};
+use sealing::{ChunkId, ObjectError};
+use thiserror::Error;
+
+use crate::wire::FormatError;
+
+/// Says why a repository, a domain or a snapshot cannot be used.
+#[derive(Debug, Error)]
+pub enum RepositoryError {
+    /// The place holds no repository.
+    #[error("{place} holds no repository")]
+    NoRepository {
+        /// Where.
+        place: String,
+    },
+    /// The key opens no domain there.
+    #[error("the key opens nothing at {place}")]
+    WrongKey {
+        /// Where.
+        place: String,
+    },
+    /// A newer program made the repository.
+    #[error("the repository at {place} has format version {version}, this program knows version 1")]
+    Version {
+        /// Where.
+        place: String,
+        /// Its version.
+        version: u64,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot {id} at {place}")]
+    NoSnapshot {
+        /// Which one.
+        id: SnapshotId,
+        /// Where.
+        place: String,
+    },
+    /// A stored object is damaged.
+    #[error("{object} at {place} is damaged")]
+    Damaged {
+        /// Which object.
+        object: ObjectName,
+        /// Where.
+        place: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Stored content cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The place cannot be reached, is full or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something could not be sealed.
+    #[error("sealing an object")]
+    Sealing(#[source] ObjectError),
+    /// The monitor asked to stop.
+    #[error("the work was cancelled")]
+    Cancelled,
+}
+
+impl RepositoryError {
+    /// Says what a caller should do about it.
+    #[must_use]
+    pub const fn class(&self) -> ErrorClass {
+        match self {
+            Self::Store(error) | Self::Read(ReadError::Store(error)) => error.class(),
+            _ => ErrorClass::Never,
+        }
+    }
+
+    /// Gives the exit code of a program that ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NoRepository { .. } => Exit::NoRepository,
+            Self::WrongKey { .. } => Exit::WrongKey,
+            Self::Damaged { .. } => Exit::Damage,
+            Self::Cancelled => Exit::Interrupted,
+            Self::Store(error) | Self::Read(ReadError::Store(error)) => match error.class() {
+                ErrorClass::RetryNow | ErrorClass::RetryLater => Exit::Unreachable,
+                ErrorClass::Never => Exit::Failed,
+            },
+            Self::Read(_) => Exit::Damage,
+            Self::Version { .. } | Self::NoSnapshot { .. } | Self::Sealing(_) => Exit::Failed,
+        }
+    }
+}
+
+/// Says why stored content cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// No index names the chunk.
+    #[error("chunk {chunk} is in no index: its pack is lost")]
+    Unknown {
+        /// Which chunk.
+        chunk: ChunkId,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A frame does not open.
+    #[error("frame {frame} of {pack} is damaged")]
+    Frame {
+        /// In which pack.
+        pack: ObjectName,
+        /// Its number.
+        frame: u16,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A chunk is not what its name says.
+    #[error("chunk {chunk} in {pack} does not match its name")]
+    Mismatch {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// In which pack.
+        pack: ObjectName,
+    },
+    /// A page or list does not follow the format.
+    #[error("chunk {chunk} cannot be understood")]
+    Format {
+        /// Which chunk.
+        chunk: ChunkId,
+        /// What is wrong with it.
+        #[source]
+        source: FormatError,
+    },
+}
+
+/// Shows an error with its causes on one line, outermost first.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! Names of stored objects (`docs/format.md`, "Objects").
+
+use std::fmt;
+
+use edge::ObjectName;
+use model::DomainId;
+use sealing::{ObjectKind, SlotName};
+
+/// The longest `repository` object.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 4096;
+
+/// The BLAKE3-256 hash of a stored object, which names it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ObjectHash([u8; 32]);
+
+impl ObjectHash {
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn of(stored: &[u8]) -> Self {
+        Self(*blake3::hash(stored).as_bytes())
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            return None;
+        }
+        blake3::Hash::from_hex(text)
+            .ok()
+            .map(|hash| Self(*hash.as_bytes()))
+    }
+}
+
+impl fmt::Display for ObjectHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for ObjectHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectHash({self})")
+    }
+}
+
+pub(crate) fn config() -> ObjectName {
+    name("repository".to_owned())
+}
+
+pub(crate) fn slot(domain: DomainId, slot: SlotName) -> ObjectName {
+    name(format!("k/{domain}/{slot}"))
+}
+
+/// Gives the name of a content-named object.
+pub(crate) fn object(domain: DomainId, kind: ObjectKind, hash: &ObjectHash) -> ObjectName {
+    match letter(kind) {
+        Some(letter) => {
+            let [first, ..] = hash.as_bytes();
+            name(format!("d/{domain}/{letter}/{first:02x}/{hash}"))
+        }
+        None => name(format!("w/{domain}/condemned-{hash}")),
+    }
+}
+
+/// Gives the prefix of all objects of a kind.
+pub(crate) fn prefix(domain: DomainId, kind: ObjectKind) -> String {
+    letter(kind).map_or_else(
+        || format!("w/{domain}/"),
+        |letter| format!("d/{domain}/{letter}/"),
+    )
+}
+
+/// Reads a listed name, or `None` when it is not one of that kind and domain.
+pub(crate) fn parse(domain: DomainId, kind: ObjectKind, listed: &ObjectName) -> Option<ObjectHash> {
+    let rest = listed.as_str().strip_prefix(&prefix(domain, kind))?;
+    let hash = match letter(kind) {
+        Some(_) => rest.split_once('/')?.1,
+        None => rest.strip_prefix("condemned-")?,
+    };
+    let hash = ObjectHash::parse(hash)?;
+    (object(domain, kind, &hash) == *listed).then_some(hash)
+}
+
+const fn letter(kind: ObjectKind) -> Option<char> {
+    match kind {
+        ObjectKind::DataPack => Some('p'),
+        ObjectKind::MetadataPack => Some('m'),
+        ObjectKind::IndexSegment => Some('i'),
+        ObjectKind::Snapshot => Some('s'),
+        ObjectKind::Condemned => None,
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "all parts are lower-case letters, digits and dashes"
+)]
+fn name(text: String) -> ObjectName {
+    ObjectName::new(text).expect("our own names are object names")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_names_read_back_and_others_are_ignored() {
+        let domain = DomainId::from_bytes([0xab; 16]);
+        let hash = ObjectHash::of(b"x");
+        for kind in [
+            ObjectKind::DataPack,
+            ObjectKind::MetadataPack,
+            ObjectKind::IndexSegment,
+            ObjectKind::Snapshot,
+            ObjectKind::Condemned,
+        ] {
+            let name = object(domain, kind, &hash);
+            assert!(name.as_str().starts_with(&prefix(domain, kind)));
+            assert_eq!(parse(domain, kind, &name), Some(hash));
+            assert_eq!(parse(DomainId::from_bytes([1; 16]), kind, &name), None);
+        }
+        let astray = ObjectName::new(format!("d/{domain}/p/00/{hash}")).unwrap();
+        assert_eq!(parse(domain, ObjectKind::DataPack, &astray), None);
+    }
+}

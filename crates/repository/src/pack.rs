@@ -1,0 +1,297 @@
+//! Packs: frames of chunks, compressed and sealed (`docs/format.md`, "Packs").
+
+use std::io;
+
+use sealing::{ChunkId, ChunkKind, Keyring, ObjectError, ObjectKind, PART_OVERHEAD_BYTES};
+
+use crate::chunker::CHUNK_BYTES_MAX;
+use crate::container::{PartsWriter, Stored};
+use crate::index::{FrameShape, PackInfo};
+use crate::wire::{FormatError, Put, Reader, Result};
+
+/// A pack is closed when it has reached this size.
+pub(crate) const PACK_BYTES: usize = 16 * 1024 * 1024;
+/// A data frame is closed before it exceeds this size.
+pub(crate) const DATA_FRAME_BYTES: usize = 1024 * 1024;
+/// A metadata frame is closed before it exceeds this size.
+pub(crate) const METADATA_FRAME_BYTES: usize = 128 * 1024;
+/// The largest plaintext of a frame.
+pub(crate) const FRAME_BYTES_MAX: u32 = 8 * 1024 * 1024;
+const SEALED_BYTES_MAX: u32 = FRAME_BYTES_MAX + 16;
+const _: () = assert!(CHUNK_BYTES_MAX == 8 * 1024 * 1024 && PART_OVERHEAD_BYTES == 16);
+/// The most frames of a pack.
+pub(crate) const FRAME_COUNT_MAX: usize = 65_535;
+
+const TRAILER_VERSION: u8 = 1;
+const CHUNKS_PER_FRAME_MAX: usize = 1 << 20;
+
+/// How the plaintext of a frame is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Codec {
+    Raw = 0,
+    Zstd = 1,
+}
+
+impl Codec {
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Raw),
+            1 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// One chunk as the trailer of its pack lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkEntry {
+    pub(crate) kind: ChunkKind,
+    pub(crate) id: ChunkId,
+    pub(crate) length: u32,
+}
+
+/// One frame as the trailer of its pack lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FrameEntry {
+    pub(crate) shape: FrameShape,
+    pub(crate) chunks: Vec<ChunkEntry>,
+}
+
+/// A compressed frame that is not yet in a pack.
+pub(crate) struct Frame {
+    pub(crate) codec: Codec,
+    pub(crate) plain: u32,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) chunks: Vec<ChunkEntry>,
+}
+
+/// Compresses the plaintext of a frame at a level of 1–22; 0 stores it as it is.
+pub(crate) fn compress(plain: Vec<u8>, level: i32) -> io::Result<(Codec, Vec<u8>)> {
+    if level == 0 {
+        return Ok((Codec::Raw, plain));
+    }
+    let packed = zstd::bulk::compress(&plain, level)?;
+    if packed.len() < plain.len() - plain.len() * 3 / 100 {
+        Ok((Codec::Zstd, packed))
+    } else {
+        Ok((Codec::Raw, plain))
+    }
+}
+
+/// Gives back the plaintext of an opened frame.
+pub(crate) fn decompress(shape: FrameShape, payload: Vec<u8>) -> Result<Vec<u8>> {
+    let plain_bytes = usize::try_from(shape.plain).unwrap_or(usize::MAX);
+    let plain = match shape.codec {
+        Codec::Raw => payload,
+        Codec::Zstd => zstd::bulk::decompress(&payload, plain_bytes)
+            .map_err(|_| FormatError("a frame does not decompress"))?,
+    };
+    if plain.len() == plain_bytes {
+        Ok(plain)
+    } else {
+        Err(FormatError("a frame has another length than listed"))
+    }
+}
+
+/// Builds one pack.
+pub(crate) struct PackBuilder {
+    kind: ObjectKind,
+    parts: PartsWriter,
+    frames: Vec<FrameEntry>,
+}
+
+/// A pack ready to be stored, with what the index needs to know.
+pub(crate) struct FinishedPack {
+    pub(crate) stored: Stored,
+    pub(crate) info: PackInfo,
+    pub(crate) frames: Vec<FrameEntry>,
+}
+
+impl PackBuilder {
+    pub(crate) fn new(
+        keyring: &Keyring,
+        kind: ObjectKind,
+        salt: &[u8; 32],
+    ) -> std::result::Result<Self, ObjectError> {
+        Ok(Self {
+            kind,
+            parts: PartsWriter::new(keyring, kind, salt)?,
+            frames: Vec::new(),
+        })
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.parts.stored_bytes() >= PACK_BYTES || self.frames.len() >= FRAME_COUNT_MAX
+    }
+
+    pub(crate) fn push(&mut self, frame: Frame) -> std::result::Result<(), ObjectError> {
+        let stored = self.parts.push(frame.payload)?;
+        self.frames.push(FrameEntry {
+            shape: FrameShape {
+                stored: u32::try_from(stored).map_err(|_| ObjectError::Damaged)?,
+                plain: frame.plain,
+                codec: frame.codec,
+            },
+            chunks: frame.chunks,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> std::result::Result<FinishedPack, ObjectError> {
+        let (epoch, salt) = self.parts.cipher().origin()?;
+        let stored = self.parts.finish(encode_trailer(&self.frames))?;
+        let info = PackInfo {
+            hash: stored.hash,
+            kind: self.kind,
+            epoch,
+            salt,
+            size: stored.bytes.len() as u64,
+            frames: self.frames.iter().map(|frame| frame.shape).collect(),
+        };
+        Ok(FinishedPack {
+            stored,
+            info,
+            frames: self.frames,
+        })
+    }
+}
+
+fn encode_trailer(frames: &[FrameEntry]) -> Vec<u8> {
+    let mut out = vec![TRAILER_VERSION];
+    out.put_count(frames.len());
+    for frame in frames {
+        put_shape(&mut out, frame.shape);
+        out.put_count(frame.chunks.len());
+        for chunk in &frame.chunks {
+            out.push(chunk.kind as u8);
+            out.put_varint(chunk.length.into());
+            out.extend_from_slice(chunk.id.as_bytes());
+        }
+    }
+    out
+}
+
+/// Reads the trailer of a pack.
+pub(crate) fn decode_trailer(trailer: &[u8]) -> Result<Vec<FrameEntry>> {
+    let mut reader = Reader::new(trailer);
+    if reader.u8()? != TRAILER_VERSION {
+        return Err(FormatError("a pack trailer has an unknown version"));
+    }
+    let mut frames = Vec::new();
+    for _ in 0..reader.count(FRAME_COUNT_MAX)? {
+        let shape = take_shape(&mut reader)?;
+        let mut chunks = Vec::new();
+        let mut left = shape.plain;
+        for _ in 0..reader.count(CHUNKS_PER_FRAME_MAX)? {
+            let kind = ChunkKind::from_number(reader.u8()?)
+                .ok_or(FormatError("a chunk has an unknown type"))?;
+            let length = reader.small(FRAME_BYTES_MAX)?;
+            left = left
+                .checked_sub(length)
+                .ok_or(FormatError("the chunks of a frame exceed it"))?;
+            let id = ChunkId::from_bytes(reader.array()?);
+            chunks.push(ChunkEntry { kind, id, length });
+        }
+        if left != 0 {
+            return Err(FormatError("the chunks of a frame do not fill it"));
+        }
+        frames.push(FrameEntry { shape, chunks });
+    }
+    reader.finish()?;
+    Ok(frames)
+}
+
+pub(crate) fn put_shape(out: &mut Vec<u8>, shape: FrameShape) {
+    out.put_varint(shape.stored.into());
+    out.put_varint(shape.plain.into());
+    out.push(shape.codec as u8);
+}
+
+pub(crate) fn take_shape(reader: &mut Reader<'_>) -> Result<FrameShape> {
+    let stored = reader.small(SEALED_BYTES_MAX)?;
+    let plain = reader.small(FRAME_BYTES_MAX)?;
+    let codec =
+        Codec::from_number(reader.u8()?).ok_or(FormatError("a frame has an unknown codec"))?;
+    Ok(FrameShape {
+        stored,
+        plain,
+        codec,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sealing::ScheduleKey;
+
+    use super::*;
+    use crate::container::{Tail, open_tail};
+
+    fn frame(bytes: &[u8], level: i32) -> Frame {
+        let (codec, payload) = compress(bytes.to_vec(), level).unwrap();
+        let length = u32::try_from(bytes.len()).unwrap();
+        Frame {
+            codec,
+            plain: length,
+            payload,
+            chunks: vec![ChunkEntry {
+                kind: ChunkKind::Data,
+                id: ChunkId::from_bytes([9; 32]),
+                length,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_pack_is_frozen_and_reads_back() {
+        let keyring = Keyring::first(&ScheduleKey::from_bytes([1; 32]), "");
+        let mut pack = PackBuilder::new(&keyring, ObjectKind::DataPack, &[2; 32]).unwrap();
+        pack.push(frame(&[b'a'; 5000], 0)).unwrap();
+        pack.push(frame(b"short", 0)).unwrap();
+        let pack = pack.finish().unwrap();
+        let end = &pack.stored.bytes;
+        let Tail::Trailer { trailer, .. } = open_tail(&keyring, ObjectKind::DataPack, end).unwrap()
+        else {
+            panic!("the trailer is there");
+        };
+        assert_eq!(decode_trailer(&trailer).unwrap(), pack.frames);
+        assert_eq!(pack.stored.hash.to_string(), PACK_HASH);
+    }
+
+    const PACK_HASH: &str = "de7a9a262ff5dbf6441b854560bd3e11b431829edddc5d1a45e8696e550c3405";
+
+    #[test]
+    fn frames_are_compressed_only_when_it_gains() {
+        for (bytes, codec) in [
+            (vec![b'a'; 5000], Codec::Zstd),
+            (b"short".to_vec(), Codec::Raw),
+        ] {
+            let frame = frame(&bytes, 3);
+            assert_eq!(frame.codec, codec);
+            let shape = FrameShape {
+                stored: 0,
+                plain: frame.plain,
+                codec,
+            };
+            assert_eq!(decompress(shape, frame.payload.clone()), Ok(bytes));
+            let longer = FrameShape {
+                plain: frame.plain + 1,
+                ..shape
+            };
+            assert!(decompress(longer, frame.payload).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_trailers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut like = vec![TRAILER_VERSION];
+            like.extend(&bytes);
+            drop(decode_trailer(&bytes));
+            if let Ok(frames) = decode_trailer(&like) {
+                prop_assert_eq!(encode_trailer(&frames), like);
+            }
+        }
+    }
+}

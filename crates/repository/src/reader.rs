@@ -1,0 +1,275 @@
+//! Reads chunks: finds them in the index, fetches their frames, opens and verifies.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use edge::{ByteRange, ObjectStore};
+use sealing::{ChunkId, ChunkKind, ChunkNamer, ObjectCipher, ObjectKind};
+
+use crate::content::{Bytes, ChunkRef, Content, decode_list};
+use crate::domain::Domain;
+use crate::error::ReadError;
+use crate::index::{Index, PackInfo, Record};
+use crate::pack::decompress;
+use crate::tree::PageSource;
+use crate::wire::FormatError;
+
+/// Frames whose distance is at most this are fetched with one request.
+const GAP_BYTES_MAX: u64 = 1024 * 1024;
+/// One request fetches at most this, unless a single frame is larger.
+const REQUEST_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Opened frames that are kept: pages near each other are read together.
+const RECENT_FRAMES: usize = 8;
+/// Packs whose ciphers are kept.
+const CIPHERS_MAX: usize = 1024;
+
+/// Reads chunks of one domain at one place.
+pub(crate) struct ChunkReader<'a> {
+    domain: &'a Domain,
+    index: &'a Index,
+    namer: ChunkNamer,
+    /// Pack, frame and plaintext, the latest first.
+    recent: VecDeque<(u32, u16, Arc<Vec<u8>>)>,
+    ciphers: BTreeMap<u32, Arc<ObjectCipher>>,
+}
+
+/// Neighbouring frames of one pack that one request fetches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FrameRun {
+    pub(crate) pack: u32,
+    /// Frame numbers, ascending.
+    pub(crate) frames: Vec<u16>,
+    offset: u64,
+    length: u64,
+}
+
+/// Takes an opened frame with its number.
+pub(crate) type FrameSink<'f, R> = dyn FnMut(&R, u16, Result<Vec<u8>, ReadError>) + 'f;
+
+/// Joins frames, sorted by pack and number, into runs.
+pub(crate) fn plan_runs(index: &Index, frames: &[(u32, u16)]) -> Vec<FrameRun> {
+    let mut runs: Vec<FrameRun> = Vec::new();
+    for (pack, frame) in frames {
+        let Some(info) = index.pack(*pack) else {
+            continue;
+        };
+        let Some(shape) = info.frames.get(usize::from(*frame)) else {
+            continue;
+        };
+        let offset = info.frame_offset(*frame);
+        let end = offset + u64::from(shape.stored);
+        match runs.last_mut() {
+            Some(run)
+                if run.pack == *pack
+                    && offset - (run.offset + run.length) <= GAP_BYTES_MAX
+                    && end - run.offset <= REQUEST_BYTES_MAX =>
+            {
+                run.frames.push(*frame);
+                run.length = end - run.offset;
+            }
+            _ => runs.push(FrameRun {
+                pack: *pack,
+                frames: vec![*frame],
+                offset,
+                length: end - offset,
+            }),
+        }
+    }
+    runs
+}
+
+impl<'a> ChunkReader<'a> {
+    pub(crate) fn new(domain: &'a Domain, index: &'a Index) -> Self {
+        Self {
+            domain,
+            index,
+            namer: domain.keyring().namer(),
+            recent: VecDeque::new(),
+            ciphers: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) const fn index(&self) -> &'a Index {
+        self.index
+    }
+
+    /// Reads one chunk of a page or list.
+    pub(crate) fn read(&mut self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        let record = self.find(id)?;
+        let frame = self.frame(&record)?;
+        self.chunk(kind, id, &record, &frame).map(<[u8]>::to_vec)
+    }
+
+    /// Gives all chunks of a content, lists of lists read.
+    pub(crate) fn chunk_list(&mut self, content: &Content) -> Result<Vec<ChunkRef>, ReadError> {
+        let Bytes::Chunks { depth, list } = &content.bytes else {
+            return Ok(Vec::new());
+        };
+        let mut list = list.clone();
+        for _ in 0..*depth {
+            let mut bytes = Vec::new();
+            let first = list.first().map(|chunk| chunk.id);
+            for chunk in &list {
+                bytes.extend(self.read(ChunkKind::List, &chunk.id)?);
+            }
+            list = decode_list(&bytes).map_err(|source| ReadError::Format {
+                chunk: first.unwrap_or(ChunkId::from_bytes([0; 32])),
+                source,
+            })?;
+        }
+        Ok(list)
+    }
+
+    pub(crate) fn find(&self, id: &ChunkId) -> Result<Record, ReadError> {
+        self.index.find(id).ok_or(ReadError::Unknown { chunk: *id })
+    }
+
+    /// Takes a chunk out of its opened frame and verifies it.
+    pub(crate) fn chunk<'f>(
+        &self,
+        kind: ChunkKind,
+        id: &ChunkId,
+        record: &Record,
+        frame: &'f [u8],
+    ) -> Result<&'f [u8], ReadError> {
+        let start = usize::try_from(record.offset()).unwrap_or(usize::MAX);
+        let length = usize::try_from(record.length()).unwrap_or(usize::MAX);
+        let bytes = start
+            .checked_add(length)
+            .and_then(|end| frame.get(start..end))
+            .filter(|bytes| self.namer.name(kind, bytes) == *id);
+        bytes.ok_or_else(|| ReadError::Mismatch {
+            chunk: *id,
+            pack: self
+                .index
+                .pack(record.pack)
+                .map_or_else(crate::layout::config, |pack| {
+                    self.domain.name(pack.kind, &pack.hash)
+                }),
+        })
+    }
+
+    /// Fetches and opens the frames of a run, one after another.
+    pub(crate) fn read_run(
+        &mut self,
+        run: &FrameRun,
+        each: &mut FrameSink<'_, Self>,
+    ) -> Result<(), ReadError> {
+        let pack = self.pack(run.pack)?;
+        let cipher = self.cipher(run.pack, pack)?;
+        let name = self.domain.name(pack.kind, &pack.hash);
+        let range = ByteRange::At {
+            offset: run.offset,
+            length: run.length,
+        };
+        let bytes = self.domain.store().get_range(&name, range)?;
+        for frame in &run.frames {
+            let start = pack.frame_offset(*frame) - run.offset;
+            let plain = self.open(pack, &cipher, *frame, cut_out(&bytes, start, pack, *frame));
+            each(self, *frame, plain);
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, record: &Record) -> Result<Arc<Vec<u8>>, ReadError> {
+        let place = (record.pack, record.frame());
+        let is_here = |held: &&(u32, u16, _)| (held.0, held.1) == place;
+        if let Some((_, _, frame)) = self.recent.iter().find(is_here) {
+            return Ok(frame.clone());
+        }
+        let pack = self.pack(record.pack)?;
+        let cipher = self.cipher(record.pack, pack)?;
+        let frame = Arc::new(self.fetch(pack, &cipher, record.frame())?);
+        self.recent.truncate(RECENT_FRAMES - 1);
+        self.recent.push_front((place.0, place.1, frame.clone()));
+        Ok(frame)
+    }
+
+    /// Fetches one frame, from the cache if that holds it undamaged.
+    fn fetch(
+        &self,
+        pack: &PackInfo,
+        cipher: &ObjectCipher,
+        frame: u16,
+    ) -> Result<Vec<u8>, ReadError> {
+        let length = pack
+            .frames
+            .get(usize::from(frame))
+            .map_or(1, |shape| u64::from(shape.stored));
+        let range = ByteRange::At {
+            offset: pack.frame_offset(frame),
+            length,
+        };
+        let name = self.domain.name(pack.kind, &pack.hash);
+        let from = |store: &Arc<dyn ObjectStore>| {
+            let bytes = store.get_range(&name, range)?;
+            self.open(pack, cipher, frame, Some(bytes))
+        };
+        let cached = match self.domain.cache() {
+            Some(cache) if pack.kind == ObjectKind::MetadataPack => from(cache).ok(),
+            _ => None,
+        };
+        cached.map_or_else(|| from(self.domain.store()), Ok)
+    }
+
+    fn open(
+        &self,
+        pack: &PackInfo,
+        cipher: &ObjectCipher,
+        frame: u16,
+        sealed: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, ReadError> {
+        let wrong = |source: Box<dyn std::error::Error + Send + Sync>| ReadError::Frame {
+            pack: self.domain.name(pack.kind, &pack.hash),
+            frame,
+            source,
+        };
+        let (Some(shape), Some(mut bytes)) = (pack.frames.get(usize::from(frame)), sealed) else {
+            return Err(wrong(Box::new(FormatError("it is cut off"))));
+        };
+        cipher
+            .open_part(frame.into(), &mut bytes)
+            .map_err(|error| wrong(Box::new(error)))?;
+        decompress(*shape, bytes).map_err(|error| wrong(Box::new(error)))
+    }
+
+    fn pack(&self, ordinal: u32) -> Result<&'a PackInfo, ReadError> {
+        self.index.pack(ordinal).ok_or(ReadError::Unknown {
+            chunk: ChunkId::from_bytes([0; 32]),
+        })
+    }
+
+    fn cipher(&mut self, ordinal: u32, pack: &PackInfo) -> Result<Arc<ObjectCipher>, ReadError> {
+        if let Some(cipher) = self.ciphers.get(&ordinal) {
+            return Ok(cipher.clone());
+        }
+        let keyring = self.domain.keyring();
+        let cipher =
+            ObjectCipher::recall(keyring, pack.kind, pack.epoch, &pack.salt).map_err(|error| {
+                ReadError::Frame {
+                    pack: self.domain.name(pack.kind, &pack.hash),
+                    frame: 0,
+                    source: Box::new(error),
+                }
+            })?;
+        let cipher = Arc::new(cipher);
+        if self.ciphers.len() >= CIPHERS_MAX {
+            self.ciphers.clear();
+        }
+        self.ciphers.insert(ordinal, cipher.clone());
+        Ok(cipher)
+    }
+}
+
+fn cut_out(bytes: &[u8], start: u64, pack: &PackInfo, frame: u16) -> Option<Vec<u8>> {
+    let shape = pack.frames.get(usize::from(frame))?;
+    let start = usize::try_from(start).ok()?;
+    let end = start.checked_add(usize::try_from(shape.stored).ok()?)?;
+    bytes.get(start..end).map(<[u8]>::to_vec)
+}
+
+impl PageSource for ChunkReader<'_> {
+    fn page(&mut self, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
+        self.read(ChunkKind::Page, id)
+    }
+}

@@ -1,0 +1,294 @@
+//! Index segments as they are stored (`docs/format.md`, "Index segments").
+
+use sealing::{Keyring, ObjectCipher, ObjectError, ObjectKind};
+
+use crate::container::{PartsWriter, Stored};
+use crate::index::{PREFIX_BYTES, PackInfo, Prefix, Record};
+use crate::layout::ObjectHash;
+use crate::pack::{FRAME_COUNT_MAX, put_shape, take_shape};
+use crate::wire::{FormatError, Put, Reader, Result};
+
+/// The longest segment that is read whole.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+const VERSION: u8 = 1;
+const BLOCK_BYTES: usize = 64 * 1024;
+const RECORD_BYTES: usize = 32;
+const RECORDS_PER_BLOCK: usize = BLOCK_BYTES / RECORD_BYTES;
+/// A pack block may exceed its target by one pack with very many frames.
+const SEALED_BYTES_MAX: u32 = 2 * 1024 * 1024;
+const BLOCK_COUNT_MAX: usize = 1 << 20;
+const REPLACED_MAX: usize = 65_536;
+
+/// One block of a segment as the trailer lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
+    sealed: u32,
+    rows: usize,
+    first: Option<Prefix>,
+}
+
+/// The trailer of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Fences {
+    pub(crate) replaced: Vec<ObjectHash>,
+    packs: Vec<Block>,
+    records: Vec<Block>,
+}
+
+/// Seals a segment. The records are sorted and their ordinals count within `packs`.
+pub(crate) fn seal_segment(
+    keyring: &Keyring,
+    salt: &[u8; 32],
+    (packs, records): (&[PackInfo], &[Record]),
+    replaced: &[ObjectHash],
+) -> std::result::Result<Stored, ObjectError> {
+    let mut parts = PartsWriter::new(keyring, ObjectKind::IndexSegment, salt)?;
+    let mut fences = Fences {
+        replaced: replaced.to_vec(),
+        ..Fences::default()
+    };
+    let mut seal = |block: Vec<u8>, rows, first| {
+        let sealed = u32::try_from(parts.push(block)?).map_err(|_| ObjectError::Damaged)?;
+        Ok(Block {
+            sealed,
+            rows,
+            first,
+        })
+    };
+    let mut block = Vec::new();
+    let mut rows = 0;
+    for pack in packs {
+        let row = encode_pack(pack);
+        if rows > 0 && block.len() + row.len() > BLOCK_BYTES {
+            fences
+                .packs
+                .push(seal(std::mem::take(&mut block), rows, None)?);
+            rows = 0;
+        }
+        block.extend_from_slice(&row);
+        rows += 1;
+    }
+    if rows > 0 {
+        fences.packs.push(seal(block, rows, None)?);
+    }
+    for records in records.chunks(RECORDS_PER_BLOCK) {
+        let block = records.iter().flat_map(encode_record).collect();
+        let first = records.first().map(|record| record.prefix);
+        fences.records.push(seal(block, records.len(), first)?);
+    }
+    parts.finish(encode_fences(&fences))
+}
+
+/// Opens the blocks of a whole segment whose trailer was opened before.
+pub(crate) fn open_blocks(
+    cipher: &ObjectCipher,
+    fences: &Fences,
+    whole: &[u8],
+) -> std::result::Result<(Vec<PackInfo>, Vec<Record>), SegmentError> {
+    let mut reader = Reader::new(whole);
+    reader.slice(sealing::HEADER_BYTES)?;
+    let (mut packs, mut records) = (Vec::new(), Vec::new());
+    for (number, block) in (0_u32..).zip(fences.packs.iter().chain(&fences.records)) {
+        let sealed = usize::try_from(block.sealed).unwrap_or(usize::MAX);
+        let mut plain = reader.slice(sealed)?.to_vec();
+        cipher.open_part(number, &mut plain)?;
+        let mut rows = Reader::new(&plain);
+        for _ in 0..block.rows {
+            if block.first.is_some() {
+                records.push(decode_record(&mut rows)?);
+            } else {
+                packs.push(decode_pack(&mut rows)?);
+            }
+        }
+        rows.finish()?;
+    }
+    Ok((packs, records))
+}
+
+/// Says why a segment does not open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SegmentError {
+    #[error(transparent)]
+    Sealed(#[from] ObjectError),
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
+fn encode_pack(pack: &PackInfo) -> Vec<u8> {
+    let mut out = pack.hash.as_bytes().to_vec();
+    out.push(pack.kind as u8);
+    out.extend_from_slice(&pack.epoch.to_le_bytes());
+    out.extend_from_slice(&pack.salt);
+    out.put_varint(pack.size);
+    out.put_count(pack.frames.len());
+    for frame in &pack.frames {
+        put_shape(&mut out, *frame);
+    }
+    out
+}
+
+fn decode_pack(reader: &mut Reader<'_>) -> Result<PackInfo> {
+    let hash = ObjectHash::from_bytes(reader.array()?);
+    let kind = match reader.u8()? {
+        1 => ObjectKind::DataPack,
+        2 => ObjectKind::MetadataPack,
+        _ => return Err(FormatError("a pack has an unknown kind")),
+    };
+    let epoch = reader.u32()?;
+    let salt = reader.array()?;
+    let size = reader.varint()?;
+    let mut frames = Vec::new();
+    for _ in 0..reader.count(FRAME_COUNT_MAX)? {
+        frames.push(take_shape(reader)?);
+    }
+    Ok(PackInfo {
+        hash,
+        kind,
+        epoch,
+        salt,
+        size,
+        frames,
+    })
+}
+
+fn encode_record(record: &Record) -> Vec<u8> {
+    let mut out = Vec::with_capacity(RECORD_BYTES);
+    out.extend_from_slice(&record.prefix);
+    out.extend_from_slice(&record.pack.to_le_bytes());
+    out.extend_from_slice(&record.frame().to_le_bytes());
+    for number in [record.offset(), record.length()] {
+        let [a, b, c, _] = number.to_le_bytes();
+        out.extend_from_slice(&[a, b, c]);
+    }
+    out
+}
+
+fn decode_record(reader: &mut Reader<'_>) -> Result<Record> {
+    let prefix = reader.array()?;
+    let pack = reader.u32()?;
+    let frame = u16::from_le_bytes(reader.array()?);
+    let mut number = || {
+        let [a, b, c] = reader.array()?;
+        Ok(u32::from_le_bytes([a, b, c, 0]))
+    };
+    let range = (number()?, number()?);
+    Ok(Record::new(prefix, pack, frame, range))
+}
+
+fn encode_fences(fences: &Fences) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    out.put_count(fences.replaced.len());
+    for hash in &fences.replaced {
+        out.extend_from_slice(hash.as_bytes());
+    }
+    for blocks in [&fences.packs, &fences.records] {
+        out.put_count(blocks.len());
+        for block in blocks {
+            out.put_varint(block.sealed.into());
+            out.put_count(block.rows);
+            out.extend_from_slice(block.first.as_ref().map_or(&[][..], |first| first));
+        }
+    }
+    out
+}
+
+/// Reads the trailer of a segment.
+pub(crate) fn decode_fences(trailer: &[u8]) -> Result<Fences> {
+    let mut reader = Reader::new(trailer);
+    if reader.u8()? != VERSION {
+        return Err(FormatError("an index segment has an unknown version"));
+    }
+    let mut fences = Fences::default();
+    for _ in 0..reader.count(REPLACED_MAX)? {
+        fences
+            .replaced
+            .push(ObjectHash::from_bytes(reader.array()?));
+    }
+    for _ in 0..reader.count(BLOCK_COUNT_MAX)? {
+        fences.packs.push(Block {
+            sealed: reader.small(SEALED_BYTES_MAX)?,
+            rows: reader.count(BLOCK_BYTES)?,
+            first: None,
+        });
+    }
+    for _ in 0..reader.count(BLOCK_COUNT_MAX)? {
+        fences.records.push(Block {
+            sealed: reader.small(SEALED_BYTES_MAX)?,
+            rows: reader.count(RECORDS_PER_BLOCK)?,
+            first: Some(reader.array::<PREFIX_BYTES>()?),
+        });
+    }
+    reader.finish()?;
+    Ok(fences)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sealing::ScheduleKey;
+
+    use super::*;
+    use crate::container::{Tail, open_tail};
+    use crate::index::FrameShape;
+    use crate::pack::Codec;
+
+    #[test]
+    fn segments_of_many_blocks_read_back() {
+        let keyring = Keyring::first(&ScheduleKey::from_bytes([1; 32]), "");
+        let frames = vec![
+            FrameShape {
+                stored: 700_000,
+                plain: 1 << 20,
+                codec: Codec::Zstd,
+            };
+            16
+        ];
+        let packs: Vec<_> = (0..1500_u32)
+            .map(|number| PackInfo {
+                hash: ObjectHash::of(&number.to_le_bytes()),
+                kind: ObjectKind::DataPack,
+                epoch: 3,
+                salt: [4; 32],
+                size: 1 << 24,
+                frames: frames.clone(),
+            })
+            .collect();
+        let mut records: Vec<_> = (0..5000_u32)
+            .map(|number| {
+                let mut prefix = [0; 20];
+                prefix[..4].copy_from_slice(&number.to_be_bytes());
+                Record::new(prefix, number % 1500, 3, (number, 9))
+            })
+            .collect();
+        records.sort_unstable();
+        let replaced = [ObjectHash::of(b"old")];
+        let stored = seal_segment(&keyring, &[5; 32], (&packs, &records), &replaced).unwrap();
+        let Tail::Trailer { cipher, trailer } =
+            open_tail(&keyring, ObjectKind::IndexSegment, &stored.bytes).unwrap()
+        else {
+            panic!("the trailer is there");
+        };
+        let fences = decode_fences(&trailer).unwrap();
+        assert_eq!(fences.replaced, replaced);
+        assert!(fences.packs.len() > 1 && fences.records.len() == 3);
+        assert_eq!(
+            open_blocks(&cipher, &fences, &stored.bytes).unwrap(),
+            (packs, records)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            drop(decode_fences(&bytes));
+            let mut like = vec![VERSION];
+            like.extend(&bytes);
+            if let Ok(fences) = decode_fences(&like) {
+                prop_assert_eq!(encode_fences(&fences), like);
+            }
+            let mut reader = Reader::new(&bytes);
+            while decode_pack(&mut reader).is_ok() {}
+        }
+    }
+}

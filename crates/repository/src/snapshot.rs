@@ -1,0 +1,210 @@
+//! Snapshots: what a run leaves (`docs/format.md`, "Snapshots").
+
+use model::{ByteCount, Instant, RunId, SnapshotId};
+use sealing::ChunkId;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::ObjectHash;
+use crate::tree::TreeRoot;
+
+/// The longest snapshot object.
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1024 * 1024 + 4096;
+/// The most failures that a snapshot names.
+pub(crate) const FAILURE_COUNT_MAX: usize = 100;
+/// The longest text of one failure.
+const FAILURE_TEXT_MAX: usize = 1024;
+/// The most accounts that a snapshot names.
+const ACCOUNT_COUNT_MAX: usize = 4096;
+
+/// Whether a snapshot holds all that it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotStatus {
+    /// Everything.
+    Complete,
+    /// An object is missing.
+    Partial,
+}
+
+/// One object that a snapshot lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFailure {
+    /// Which object, escaped.
+    pub object: String,
+    /// Why, causes outermost first.
+    pub error: String,
+}
+
+/// A stored snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What it says.
+    pub body: SnapshotBody,
+    pub(crate) hash: ObjectHash,
+    pub(crate) root: ChunkId,
+}
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotBody {
+    /// The schedule that made it.
+    pub schedule: String,
+    /// The server that it was made on.
+    pub host: String,
+    /// The run that made it.
+    #[serde(default)]
+    pub run: Option<RunId>,
+    /// When the walk began.
+    pub started_at: Instant,
+    /// When the walk ended.
+    pub finished_at: Instant,
+    /// Whether it holds everything.
+    pub status: SnapshotStatus,
+    /// The snapshot that unchanged entries were taken from.
+    #[serde(default)]
+    pub parent: Option<SnapshotId>,
+    root: String,
+    /// Number of entries.
+    pub entries: u64,
+    /// Bytes of content.
+    pub bytes: ByteCount,
+    /// Number of objects that could not be backed up.
+    #[serde(default)]
+    pub failed: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub failures: Vec<SnapshotFailure>,
+    /// Names of the top-level directories, escaped.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+}
+
+/// What a run knows when its walk has ended.
+pub(crate) struct NewSnapshot {
+    pub(crate) schedule: String,
+    pub(crate) host: String,
+    pub(crate) run: Option<RunId>,
+    pub(crate) started_at: Instant,
+    pub(crate) finished_at: Instant,
+    pub(crate) parent: Option<SnapshotId>,
+    pub(crate) root: TreeRoot,
+    pub(crate) failed: u64,
+    pub(crate) failures: Vec<SnapshotFailure>,
+    pub(crate) accounts: Vec<String>,
+}
+
+impl NewSnapshot {
+    /// Gives the plaintext of the snapshot object.
+    pub(crate) fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut failures = self.failures;
+        failures.truncate(FAILURE_COUNT_MAX);
+        for failure in &mut failures {
+            cut(&mut failure.object);
+            cut(&mut failure.error);
+        }
+        let mut accounts = self.accounts;
+        accounts.truncate(ACCOUNT_COUNT_MAX);
+        accounts.retain(|account| account.len() <= 200);
+        serde_json::to_vec(&SnapshotBody {
+            schedule: self.schedule,
+            host: self.host,
+            run: self.run,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            status: if self.failed == 0 {
+                SnapshotStatus::Complete
+            } else {
+                SnapshotStatus::Partial
+            },
+            parent: self.parent,
+            root: self.root.id.to_string(),
+            entries: self.root.entries,
+            bytes: ByteCount::new(self.root.bytes),
+            failed: self.failed,
+            failures,
+            accounts,
+        })
+    }
+}
+
+/// Says why an opened snapshot object cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error("it is not a snapshot")]
+    Json(#[from] serde_json::Error),
+    #[error("its root is not the id of a page")]
+    Root,
+}
+
+impl Snapshot {
+    /// Reads the plaintext of the object named by `hash`.
+    pub(crate) fn decode(hash: ObjectHash, plaintext: &[u8]) -> Result<Self, SnapshotError> {
+        let body: SnapshotBody = serde_json::from_slice(plaintext)?;
+        let root = ObjectHash::parse(&body.root).ok_or(SnapshotError::Root)?;
+        Ok(Self {
+            id: id_of(&hash),
+            root: ChunkId::from_bytes(*root.as_bytes()),
+            hash,
+            body,
+        })
+    }
+}
+
+pub(crate) fn id_of(hash: &ObjectHash) -> SnapshotId {
+    let first = hash.as_bytes().first_chunk().copied();
+    SnapshotId::from_bytes(first.unwrap_or_default())
+}
+
+fn cut(text: &mut String) {
+    while text.len() > FAILURE_TEXT_MAX {
+        text.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_bounded_and_reads_back() {
+        let failure = SnapshotFailure {
+            object: "\u{1}".repeat(9000),
+            error: "\u{e4}".repeat(9000),
+        };
+        let new = NewSnapshot {
+            schedule: "nightly".into(),
+            host: "web1".into(),
+            run: None,
+            started_at: Instant::from_secs(1),
+            finished_at: Instant::from_secs(2),
+            parent: None,
+            root: TreeRoot {
+                id: ChunkId::from_bytes([9; 32]),
+                entries: 4,
+                bytes: 5,
+            },
+            failed: 1000,
+            failures: vec![failure; 1000],
+            accounts: vec!["acme.1001".into(); 9000],
+        };
+        let plaintext = new.encode().unwrap();
+        assert!((plaintext.len() as u64) < SNAPSHOT_BYTES_MAX);
+        let hash = ObjectHash::of(&plaintext);
+        let read = Snapshot::decode(hash, &plaintext).unwrap();
+        assert_eq!(read.root, ChunkId::from_bytes([9; 32]));
+        assert_eq!(read.body.status, SnapshotStatus::Partial);
+        assert_eq!(read.body.failures.len(), FAILURE_COUNT_MAX);
+        assert!(hash.to_string().starts_with(&read.id.to_string()));
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_never_panic(bytes in any::<Vec<u8>>()) {
+            drop(Snapshot::decode(ObjectHash::of(b""), &bytes));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A target that keeps in memory what is restored into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
+
+use crate::store::lock;
+
+/// One restored entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// The entry as the restore gave it.
+    pub entry: Entry,
+    /// Content with holes filled by zeros; empty for what has none.
+    pub bytes: Vec<u8>,
+    /// Where data was written, when the file has holes.
+    pub extents: Option<Vec<Extent>>,
+    /// The first name, when this is a further name of it.
+    pub link_to: Option<TreePath>,
+}
+
+/// Collects restored entries, and checks that the restore keeps the order it promises.
+#[derive(Debug, Default)]
+pub struct CollectingTarget {
+    collected: Arc<Mutex<BTreeMap<TreePath, Collected>>>,
+    /// Entries at these paths fail.
+    pub refused: BTreeSet<TreePath>,
+}
+
+impl CollectingTarget {
+    /// Gives what was restored.
+    #[must_use]
+    pub fn collected(&self) -> BTreeMap<TreePath, Collected> {
+        lock(&self.collected).clone()
+    }
+
+    fn check(&self, entry: &Entry) -> Result<(), TargetError> {
+        if self.refused.contains(&entry.path) {
+            return Err(error(entry, "refused"));
+        }
+        let collected = lock(&self.collected);
+        let components = entry.path.components();
+        let above = components.split_last().map_or(&[][..], |(_, above)| above);
+        let has_parent = above.is_empty()
+            || TreePath::new(above.to_vec())
+                .ok()
+                .and_then(|above| collected.get(&above))
+                .is_some_and(|above| above.entry.kind == EntryKind::Directory);
+        if has_parent {
+            Ok(())
+        } else {
+            Err(error(entry, "its directory is not there"))
+        }
+    }
+
+    fn keep(&self, collected: Collected) {
+        lock(&self.collected).insert(collected.entry.path.clone(), collected);
+    }
+}
+
+fn error(entry: &Entry, text: &str) -> TargetError {
+    TargetError {
+        operation: "creating",
+        object: entry.path.to_string(),
+        source: text.into(),
+    }
+}
+
+impl Target for CollectingTarget {
+    fn create(&mut self, entry: &Entry) -> Result<(), TargetError> {
+        self.check(entry)?;
+        self.keep(Collected {
+            entry: entry.clone(),
+            bytes: Vec::new(),
+            extents: None,
+            link_to: None,
+        });
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        entry: &Entry,
+        extents: Option<&[Extent]>,
+    ) -> Result<Box<dyn FileSink>, TargetError> {
+        self.check(entry)?;
+        let length = usize::try_from(entry.size_bytes).map_err(|_| error(entry, "too large"))?;
+        Ok(Box::new(Sink {
+            collected: self.collected.clone(),
+            file: Collected {
+                entry: entry.clone(),
+                bytes: vec![0; length],
+                extents: extents.map(<[Extent]>::to_vec),
+                link_to: None,
+            },
+            end: 0,
+        }))
+    }
+
+    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
+        self.check(entry)?;
+        let original = lock(&self.collected).get(first).cloned();
+        let original = original.ok_or_else(|| error(entry, "its first name is not there"))?;
+        self.keep(Collected {
+            entry: entry.clone(),
+            link_to: Some(first.clone()),
+            ..original
+        });
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Vec<TargetError> {
+        Vec::new()
+    }
+}
+
+struct Sink {
+    collected: Arc<Mutex<BTreeMap<TreePath, Collected>>>,
+    file: Collected,
+    end: u64,
+}
+
+impl FileSink for Sink {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        let entry = &self.file.entry;
+        if entry.kind == EntryKind::Stream && offset != self.end {
+            return Err(error(entry, "a stream is written in order"));
+        }
+        self.end = offset + bytes.len() as u64;
+        let start = usize::try_from(offset).map_err(|_| error(entry, "too far"))?;
+        let place = self.file.bytes.get_mut(start..start + bytes.len());
+        match place {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(error(entry, "written behind its end")),
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), TargetError> {
+        lock(&self.collected).insert(self.file.entry.path.clone(), self.file);
+        Ok(())
+    }
+}
