@@ -27,12 +27,13 @@ mkdir "$cache/deb/new"
 existing | tar --null -T - -cf - | tar -C "$cache/deb/new" -xf -
 rm -rf "$cache/deb/source"
 mv "$cache/deb/new" "$cache/deb/source"
-rm -rf dist/* dist/.inputs
-export DEB_DIST=$tree/dist CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
+rm -rf dist/* dist/.inputs "$cache"/deb/backstay*
+export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
 log=$cache/deb/log
 if ! (cd "$cache/deb/source" && DEB_BUILD_OPTIONS="parallel=$(nproc)" dpkg-buildpackage -b -us -uc) >"$log" 2>&1; then
     tail -n 60 "$log"
     die "building the packages failed; the whole log is $log"
 fi
+mv "$cache"/deb/backstay*.deb dist/
 echo "$state" >dist/.inputs
 (cd dist && du -h --apparent-size -- *.deb)

@@ -10,7 +10,7 @@ cargo nextest run --locked --workspace -E 'not binary_id(tests::suite)'
 
 if [ -f controller/ui/package.json ]; then
     step "dashboard"
-    (cd controller/ui && npm ci --silent --no-fund --no-audit && npm run --silent check && npx vitest run)
+    (cd controller/ui && npm ci --silent --no-fund --no-audit && npm run --silent check && npm run --silent test)
 fi
 
 xtask/deb.sh
