@@ -1,4 +1,5 @@
-//! The promises of the product, one file for each. What needs the lab is in a module whose name begins with `lab_`.
+//! The promises of the product, one file for each, kept by the installed packages on hosts of the lab.
+//! `layering` and `tidy` look at the tree alone; `lab_*` are the promises of the lab itself.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
