@@ -8,15 +8,18 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use model::{Exit, ScheduleName};
 
+use crate::apply;
 use crate::configuration::{self, ValidateArguments};
 use crate::credential::{self, CredentialVerb};
 use crate::history::{self, HistoryArguments};
 use crate::join::{self, JoinArguments};
 use crate::pages;
 use crate::problem::Problem;
+use crate::run::{self, RunArguments};
 use crate::schedule;
 use crate::screen::{Color, Screen};
 use crate::server::Server;
+use crate::status::{self, StatusArguments};
 
 /// Set up, watch and restore the backups of a server.
 ///
@@ -54,9 +57,15 @@ struct Global {
 enum Verb {
     /// Bind this server to a controller
     Join(JoinArguments),
+    /// Show the server on one page: what runs, what is due, what went wrong
+    Status(StatusArguments),
     /// Show schedules, and start one
     #[command(subcommand)]
     Schedule(ScheduleVerb),
+    /// Show what apply would change, and change nothing
+    Plan,
+    /// Bring systemd's timers to what the configuration says
+    Apply,
     /// Check configuration files and show every fault with its line
     Validate(ValidateArguments),
     /// Show runs: when, how they ended, how much was read and stored
@@ -88,6 +97,8 @@ enum ScheduleVerb {
         #[arg(value_name = "SCHEDULE")]
         name: ScheduleName,
     },
+    /// Back up now, without waiting for the due time
+    Run(RunArguments),
 }
 
 /// Runs the verb and gives the exit code.
@@ -109,6 +120,10 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem> {
     match verb {
         Verb::Join(arguments) => join::join(server, &arguments),
+        Verb::Status(arguments) => status::status(server, &arguments, screen),
+        Verb::Plan => apply::plan(server, screen),
+        Verb::Apply => apply::apply(server, screen),
+        Verb::Schedule(ScheduleVerb::Run(arguments)) => run::run(server, &arguments, screen),
         Verb::Schedule(ScheduleVerb::List) => schedule::list(server, screen),
         Verb::Schedule(ScheduleVerb::Show { name }) => schedule::show(server, &name, screen),
         Verb::Validate(arguments) => configuration::validate(server, &arguments, screen),

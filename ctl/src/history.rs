@@ -156,7 +156,12 @@ fn stored(record: &RunRecord) -> model::ByteCount {
         .fold(model::ByteCount::ZERO, |sum, copy| sum + copy.stored_bytes)
 }
 
-fn show_run(record: &RunRecord, screen: &mut Screen) -> Result<Exit, Problem> {
+/// Shows one run whole.
+///
+/// # Errors
+///
+/// When standard output takes no more.
+pub fn show_run(record: &RunRecord, screen: &mut Screen) -> Result<Exit, Problem> {
     if screen.is_json() {
         screen.json(record)?;
         return Ok(Exit::Done);

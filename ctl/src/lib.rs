@@ -4,18 +4,23 @@
 //! `cli` says what can be typed, one module per verb does it, `problem` is how it fails,
 //! `screen` how it answers. Exit codes are those of `docs/exit-codes.md`.
 
+pub mod apply;
 mod cli;
 pub mod configuration;
+pub mod control;
 pub mod credential;
 pub mod credentials;
+pub mod follow;
 pub mod history;
 pub mod join;
 pub mod pages;
 pub mod problem;
 pub mod prompt;
+pub mod run;
 pub mod schedule;
 pub mod screen;
 pub mod server;
+pub mod status;
 pub mod time;
 
 pub use cli::main;

@@ -77,6 +77,13 @@ impl Problem {
         self.exit
     }
 
+    /// Gives what and why on one line.
+    pub fn summary(&self) -> String {
+        let mut parts = vec![self.what.clone()];
+        parts.extend(self.causes.iter().cloned());
+        parts.join(": ")
+    }
+
     /// Gives the lines for people.
     pub fn for_people(&self, color: bool) -> String {
         let (red, bold, plain) = if color {

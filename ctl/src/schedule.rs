@@ -26,8 +26,10 @@ pub struct ScheduleRow {
     pub when: String,
     /// Whether its timer is to be armed.
     pub enabled: bool,
-    /// The next due time.
+    /// The next due time; with the timer's spread when systemd was asked.
     pub next_due_at: Option<model::Instant>,
+    /// Whether systemd will fire its timer; nothing when systemd was not asked.
+    pub armed: Option<bool>,
     /// Where it backs up to.
     pub destinations: Vec<String>,
     /// The file and line, or the generation, that it was written in.
@@ -60,6 +62,7 @@ fn row(schedule: &Schedule, ledger: Option<&Ledger>) -> Result<ScheduleRow, Prob
             .enabled
             .then(|| schedule.when.next_after(now()))
             .flatten(),
+        armed: None,
         destinations: schedule
             .destinations
             .iter()
@@ -125,6 +128,7 @@ pub fn table(rows: &[ScheduleRow]) -> Table {
             plain(scope_word(row.scope)),
             plain(&row.when),
             match row.next_due_at {
+                _ if row.enabled && row.armed == Some(false) => toned("NOT ARMED", Tone::Bad),
                 Some(at) => plain(format!("{} ({})", local(at), relative(at, now))),
                 None if row.enabled => toned("never", Tone::Warning),
                 None => toned("disabled", Tone::Warning),

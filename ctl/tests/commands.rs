@@ -8,6 +8,9 @@ use model::{
     ByteCount, Copy, CopyState, DestinationName, Instant, RunCounts, RunId, RunRecord, RunState,
     ScheduleName, Scope, SnapshotId, Trigger,
 };
+use protocol::control::{
+    ApplyOutcome, ControlReply, ControlRequest, Drift, DriftKind, SystemStatus, TimerStatus,
+};
 use support::Host;
 
 fn record(number: u8, state: RunState) -> RunRecord {
@@ -174,4 +177,162 @@ fn files_are_checked_where_they_lie() {
     insta::assert_snapshot!(host.run(&["validate", "--json", &folder]));
     let absent = host.path("absent.toml");
     insta::assert_snapshot!(host.run(&["validate", &absent]));
+}
+
+fn nightly() -> ScheduleName {
+    ScheduleName::new("nightly").unwrap()
+}
+
+fn drift(kind: DriftKind, detail: &str) -> Drift {
+    Drift {
+        unit: "backstay-job@nightly.timer".into(),
+        kind,
+        path: None,
+        detail: detail.into(),
+    }
+}
+
+#[test]
+fn a_plan_says_what_would_change() {
+    let host = configured();
+    let served = host.answer(|request| {
+        assert_eq!(request, ControlRequest::Apply { dry_run: true });
+        ControlReply::Applied(ApplyOutcome {
+            dry_run: true,
+            created: vec![nightly()],
+            unchanged: 3,
+            diff: vec!["+ schedule nightly: daily 02:00".into()],
+            ..ApplyOutcome::default()
+        })
+    });
+    insta::assert_snapshot!(host.run(&["plan"]));
+    served.join().unwrap();
+}
+
+#[test]
+fn an_apply_tells_what_was_done_and_to_keep_new_keys() {
+    let host = configured();
+    let served = host.answer(|request| {
+        assert_eq!(request, ControlRequest::Apply { dry_run: false });
+        ControlReply::Applied(ApplyOutcome {
+            created: vec![nightly()],
+            keys_made: vec![nightly()],
+            repaired: vec![drift(DriftKind::Edited, "was edited by hand")],
+            held: vec![drift(DriftKind::Masked, "is masked")],
+            diff: vec!["+ schedule nightly: daily 02:00".into()],
+            warnings: vec!["the clock is not synchronised".into()],
+            reloaded: true,
+            ..ApplyOutcome::default()
+        })
+    });
+    insta::assert_snapshot!(host.run(&["apply"]));
+    served.join().unwrap();
+    let served = host.answer(|_| ControlReply::Applied(ApplyOutcome::default()));
+    insta::assert_snapshot!(host.run(&["apply"]));
+    served.join().unwrap();
+}
+
+#[test]
+fn a_refused_apply_ends_with_the_code_of_its_reason() {
+    let host = configured();
+    let refusals = [
+        ("bad_configuration", "the configuration has 1 fault"),
+        ("busy", "another apply is under way"),
+        (
+            "rolled_back",
+            "starting backstay-job@nightly.timer\nUnit is masked",
+        ),
+    ];
+    for (code, message) in refusals {
+        let served = host.answer(move |_| ControlReply::Failed {
+            code: code.into(),
+            message: message.into(),
+            problems: (code == "bad_configuration")
+                .then(|| "/etc/backstay/x.toml:1: unknown key".to_owned())
+                .into_iter()
+                .collect(),
+        });
+        insta::assert_snapshot!(format!("refused_{code}"), host.run(&["apply"]));
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn without_its_socket_the_apply_service_is_unreachable() {
+    let host = configured();
+    insta::assert_snapshot!(host.run(&["apply"]));
+}
+
+#[test]
+fn a_started_run_is_watched_to_its_end() {
+    for (state, exit) in [
+        (RunState::Ok, 0),
+        (RunState::Partial, 3),
+        (RunState::Failed, 1),
+    ] {
+        let host = configured();
+        let root = host.path("");
+        let served = host.answer(move |request| {
+            assert_eq!(request, ControlRequest::StartJob { name: nightly() });
+            let mut run = record(1, state);
+            // The run begins after the question.
+            run.started_at = Instant::from_secs(4_000_000_000);
+            run.finished_at = Some(run.started_at.plus_secs(1));
+            support::add_runs(root.as_ref(), &[run]);
+            ControlReply::Started {
+                unit: "backstay-job@nightly.service".into(),
+            }
+        });
+        let shown = host.run(&["schedule", "run", "nightly"]);
+        assert!(shown.ends_with(&format!("--- exit {exit}\n")), "{shown}");
+        assert!(shown.contains("Started   2096-10-02 07:06:40"), "{shown}");
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn status_is_one_page_with_everything_dead() {
+    let host = configured();
+    host.add_runs(&[record(1, RunState::Ok)]);
+    insta::assert_snapshot!(host.run(&["status"]));
+    assert!(host.run(&["status", "--check"]).ends_with("--- exit 3\n"));
+}
+
+#[test]
+fn status_shows_what_systemd_has() {
+    let host = configured();
+    host.write(
+        "etc/backstay/schedules.d/nightly.toml",
+        &NIGHTLY.replace("enabled = false", ""),
+    );
+    host.add_runs(&[record(1, RunState::Ok)]);
+    let system = |armed: bool| SystemStatus {
+        at: Instant::from_secs(1_700_000_000),
+        generation: Some(4),
+        generation_hash: None,
+        refused: None,
+        problems: Vec::new(),
+        timers: vec![TimerStatus {
+            schedule: nightly(),
+            enabled: true,
+            armed,
+            next_at: armed.then(|| Instant::from_secs(4_000_000_000)),
+            last_at: None,
+            state: "waiting".into(),
+        }],
+        drift: if armed {
+            Vec::new()
+        } else {
+            vec![drift(DriftKind::Disarmed, "waits for nothing")]
+        },
+        repaired: Vec::new(),
+    };
+    let served = host.answer(move |_| ControlReply::Status(system(false)));
+    insta::assert_snapshot!(host.run(&["status", "--check"]));
+    served.join().unwrap();
+    let served = host.answer(move |_| ControlReply::Status(system(true)));
+    let shown = host.run(&["status", "--check"]);
+    assert!(shown.contains("2096-10-02 07:06:40"), "{shown}");
+    assert!(shown.ends_with("--- exit 0\n"), "{shown}");
+    served.join().unwrap();
 }

@@ -1,10 +1,14 @@
 //! A server's file system in a temporary directory, and `backstayctl` run on it.
 
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use ledger::Ledger;
 use model::RunRecord;
+use protocol::control::{ControlReply, ControlRequest};
 use tempfile::TempDir;
 
 /// A server below a temporary directory.
@@ -41,15 +45,29 @@ impl Host {
 
     /// Puts ended runs into the ledger.
     pub(crate) fn add_runs(&self, records: &[RunRecord]) {
-        self.write("var/lib/backstay/ledger/wake", "");
-        let path = self.root.path().join("var/lib/backstay/ledger/ledger.db");
-        let mut ledger = Ledger::open(&path).unwrap();
-        for record in records {
-            let until = record.started_at;
-            ledger
-                .add_finished(&record.schedule, std::slice::from_ref(record), until)
-                .unwrap();
+        add_runs(self.root.path(), records);
+    }
+
+    /// Serves one question at the apply socket, as the agent's service would.
+    pub(crate) fn answer(
+        &self,
+        reply: impl FnOnce(ControlRequest) -> ControlReply + Send + 'static,
+    ) -> std::thread::JoinHandle<()> {
+        self.write("run/backstay/.here", "");
+        let path = self.root.path().join("run/backstay/apply.sock");
+        if path.exists() {
+            std::fs::remove_file(&path).unwrap();
         }
+        let listener = UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let mut text =
+                serde_json::to_vec(&reply(serde_json::from_str(&line).unwrap())).unwrap();
+            text.push(b'\n');
+            stream.write_all(&text).unwrap();
+        })
     }
 
     /// Prepares the command; times are shown in UTC.
@@ -85,5 +103,18 @@ impl Host {
         }
         writeln!(text, "--- exit {}", output.status.code().unwrap()).unwrap();
         text.replace(&self.root.path().display().to_string(), "")
+    }
+}
+
+/// Puts ended runs into the ledger of the server below `root`.
+pub(crate) fn add_runs(root: &Path, records: &[RunRecord]) {
+    let folder = root.join("var/lib/backstay/ledger");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut ledger = Ledger::open(&folder.join("ledger.db")).unwrap();
+    for record in records {
+        let until = record.started_at;
+        ledger
+            .add_finished(&record.schedule, std::slice::from_ref(record), until)
+            .unwrap();
     }
 }
