@@ -193,8 +193,30 @@ impl Controller {
     ///
     /// When the controller or the agent refuses it.
     pub fn add_schedule(&self, server: &str, schedule: &Value) -> Result<()> {
+        let path = format!("/api/v1/servers/{server}/schedules");
+        self.call("POST", &path, Some(schedule))?;
+        self.wait_applied(server)
+    }
+
+    /// Changes a schedule of a server and waits until its agent has applied it.
+    ///
+    /// # Errors
+    ///
+    /// When the controller or the agent refuses it.
+    pub fn change_schedule(&self, server: &str, schedule: &Value) -> Result<()> {
+        let name = schedule["name"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/servers/{server}/schedules/{name}");
+        self.call("PUT", &path, Some(schedule))?;
+        self.wait_applied(server)
+    }
+
+    /// Waits until a server has applied what was last saved for it.
+    ///
+    /// # Errors
+    ///
+    /// When the agent refuses it or takes too long.
+    pub fn wait_applied(&self, server: &str) -> Result<()> {
         let path = format!("/api/v1/servers/{server}");
-        self.call("POST", &format!("{path}/schedules"), Some(schedule))?;
         self.host
             .wait_until("the generation to be applied", HEARD_MAX, |_| {
                 let seen = self.call("GET", &path, None)?;

@@ -32,4 +32,4 @@ pub use lab::Lab;
 pub use network::Rate;
 pub use packages::Package;
 pub use server::Server;
-pub use site::{Site, fingerprint, make_odd_tree};
+pub use site::{Site, SiteState, differing_lines, fingerprint, make_odd_tree};

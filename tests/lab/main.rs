@@ -1,8 +1,14 @@
 //! `backstay-lab`: the lab by hand. Builds images, opens a shell on a running host, removes what was left, says what is missing.
 #![expect(
+    clippy::indexing_slicing,
+    reason = "a JSON value read by a name that it lacks gives null"
+)]
+#![expect(
     clippy::print_stdout,
     reason = "this is the command line of the lab; it talks to people"
 )]
+
+mod demo;
 
 use std::env;
 use std::io;
@@ -10,11 +16,13 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use demo::Ending;
 use lab::{Distro, Doing, Fault, Image, Lab, Result, machine, record};
 
 const USAGE: &str = "\
 usage: backstay-lab COMMAND
   doctor        say what this machine lacks for the lab
+  demo [--keep] show the whole path on a controller and a server; --keep leaves it running
   images        build the images of hosts that are not built yet
   up [RELEASE]  boot one host, bookworm or trixie, until the end of input
   shell HOST    open a shell on a running host; `shell` alone lists them
@@ -25,6 +33,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["doctor"] => doctor(),
+        ["demo"] => demo::show(Ending::Remove),
+        ["demo", "--keep"] => demo::show(Ending::Keep),
         ["images"] => images(),
         ["up"] => up("bookworm"),
         ["up", release] => up(release),

@@ -3,6 +3,7 @@
 //! Content is the same on every run; passwords and keys are made anew. What a restore must bring back is read as text
 //! that can be compared: [`Site::tree`], [`Site::database_rows`], [`Site::page`].
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::fault::{Doing, Result};
@@ -54,6 +55,19 @@ impl Site {
                 .is_ok_and(|page| page.contains("Acme Tools")))
         })?;
         Ok(site)
+    }
+
+    /// Reads everything that a restore must bring back.
+    ///
+    /// # Errors
+    ///
+    /// When a part cannot be read.
+    pub fn state(&self, host: &Host) -> Result<SiteState> {
+        Ok(SiteState {
+            page: self.page(host)?,
+            tree: self.tree(host)?,
+            rows: self.database_rows(host)?,
+        })
     }
 
     /// Fetches the front page as a visitor gets it, without what differs on every visit.
@@ -108,6 +122,57 @@ impl Site {
         ))
         .map(drop)
     }
+}
+
+/// What a site is at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteState {
+    /// The front page.
+    pub page: String,
+    /// A line for each entry of the tree.
+    pub tree: String,
+    /// The database as statements and checksums.
+    pub rows: String,
+}
+
+impl SiteState {
+    /// Says how another state differs: the first lines of each part that only one of them has.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        [
+            ("page", &self.page, &other.page),
+            ("tree", &self.tree, &other.tree),
+            ("database", &self.rows, &other.rows),
+        ]
+        .into_iter()
+        .flat_map(|(part, one, two)| {
+            differing_lines(one, two)
+                .into_iter()
+                .map(move |line| format!("{part}: {line}"))
+        })
+        .collect()
+    }
+}
+
+/// Gives the first lines that only one of two texts has, marked `-` and `+`.
+#[must_use]
+pub fn differing_lines(one: &str, two: &str) -> Vec<String> {
+    const SHOWN_MAX: usize = 8;
+    const CHARS_MAX: usize = 300;
+    let only = |mark: char, from: &str, without: &str| -> Vec<String> {
+        let known: HashSet<&str> = without.lines().collect();
+        from.lines()
+            .filter(|line| !known.contains(line))
+            .take(SHOWN_MAX)
+            .map(|line| format!("{mark}{}", line.chars().take(CHARS_MAX).collect::<String>()))
+            .collect()
+    };
+    let mut lines = only('-', one, two);
+    lines.extend(only('+', two, one));
+    if lines.is_empty() && one != two {
+        lines.push("the same lines in another order".to_owned());
+    }
+    lines
 }
 
 /// Makes a tree of everything that is hard to back up, owned by an account where it does not say otherwise.
