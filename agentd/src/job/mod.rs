@@ -1,5 +1,8 @@
 //! The jobs that systemd starts: run, restore, browse, dump, load.
 
+mod dump;
+mod load;
+
 use model::{Exit, ScheduleName};
 
 /// Backs up one schedule.
@@ -29,11 +32,11 @@ pub fn browse(_schedule: &ScheduleName) -> Exit {
 /// Serves one database dump.
 #[must_use]
 pub fn dump() -> Exit {
-    Exit::Failed
+    dump::serve()
 }
 
 /// Serves one database load.
 #[must_use]
 pub fn load() -> Exit {
-    Exit::Failed
+    load::serve()
 }
