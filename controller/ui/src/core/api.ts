@@ -14,7 +14,7 @@ export class Problem extends Error {
     readonly code: string = '',
     readonly fields: FieldError[] = [],
   ) {
-    super(detail === '' ? title : detail);
+    super(sentence(detail === '' ? title : detail));
     this.name = 'Problem';
   }
 
@@ -26,7 +26,7 @@ export class Problem extends Error {
   /** The message for one field, by the last part of its JSON pointer; '' when that field is fine. */
   field(name: string): string {
     const hit = this.fields.find((f) => f.pointer === `/${name}` || f.pointer.startsWith(`/${name}/`));
-    return hit?.detail ?? '';
+    return hit ? sentence(hit.detail) : '';
   }
 }
 
@@ -39,6 +39,13 @@ export interface CallOptions {
   body?: unknown;
   etag?: string;
   signal?: AbortSignal;
+}
+
+/** "there is no such run" → "There is no such run." */
+export function sentence(text: string): string {
+  const trimmed = text.trim();
+  const ended = /[.!?…:]$/.test(trimmed) || trimmed === '' ? trimmed : `${trimmed}.`;
+  return ended.charAt(0).toUpperCase() + ended.slice(1);
 }
 
 type Fetch = (input: string, init: RequestInit) => Promise<Response>;

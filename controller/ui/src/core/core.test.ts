@@ -4,9 +4,9 @@ import { openLink, POLL_MS, type LiveEvent, type Source } from './events';
 import * as format from './format';
 import { link, match, setupToken } from './router';
 import { checkDraft, draftOf, inputOf, newDraft, previewToml, tomlTokens } from './schedule';
-import { fraction, LINGER_MS, replaceTasks, secondsLeft, spokenStep, updateTask } from './tasks';
+import { endTask, fraction, LINGER_MS, replaceTasks, secondsLeft, spokenStep, updateTask } from './tasks';
 import type { Schedule, Server, Task } from './types';
-import { buildWhen, defaultWhen, describeWhen, nextTimes, parseWhen } from './when';
+import { buildWhen, defaultWhen, describeWhen, nextTimes, parseWhen, zoneOff } from './when';
 import { copiesWord, fleetSentence, generationView, keepSentence, keepShort, operationEnded, runBadge, RUN_STATES } from './words';
 
 const NOW = new Date('2026-05-05T12:00:00Z');
@@ -31,8 +31,8 @@ describe('api', () => {
     const body = { title: 'Not valid', detail: 'say when', code: 'invalid', errors: [{ pointer: '/when', detail: 'no such day' }] };
     const api = createApi(async () => answer(422, body, { 'content-type': 'application/problem+json' }));
     const problem = await api.post('/x').catch((e: unknown) => e as Problem);
-    expect(problem).toMatchObject({ status: 422, title: 'Not valid', message: 'say when', code: 'invalid' });
-    expect((problem as Problem).field('when')).toBe('no such day');
+    expect(problem).toMatchObject({ status: 422, title: 'Not valid', message: 'Say when.', code: 'invalid' });
+    expect((problem as Problem).field('when')).toBe('No such day.');
     expect((problem as Problem).field('whenever')).toBe('');
   });
 
@@ -120,6 +120,12 @@ describe('when', () => {
     }
   });
 
+  it('takes_a_zone_off_the_end_and_nothing_else', () => {
+    expect(zoneOff('daily 02:00 Europe/Berlin')).toEqual({ text: 'daily 02:00', zone: 'Europe/Berlin' });
+    expect(zoneOff('every 6 hours UTC')).toEqual({ text: 'every 6 hours', zone: 'UTC' });
+    for (const text of ['Mon..Fri 02:30', '0 2 * * SUN', 'hourly :15']) expect(zoneOff(text)).toEqual({ text, zone: '' });
+  });
+
   it('describes_choices_in_words', () => {
     expect(describeWhen(parseWhen('monthly 2 03:05'))).toBe('On the 2nd of every month at 03:05');
     expect(describeWhen(parseWhen('weekly tue 03:05 UTC'))).toBe('Every Tuesday at 03:05, UTC');
@@ -134,6 +140,7 @@ describe('when', () => {
     expect(iso('monthly 1 02:00 UTC', '2026-12-05T12:00:00Z')).toEqual(['2027-01-01T02:00', '2027-02-01T02:00']);
     expect(nextTimes({ ...defaultWhen(), frequency: 'custom', custom: '* * * * *' }, NOW, 3)).toEqual([]);
     expect(nextTimes(defaultWhen('Mars/Olympus'), NOW, 3)).toEqual([]);
+    expect(nextTimes({ ...defaultWhen(), clock: '24:00' }, NOW, 3)).toEqual([]);
   });
 
   it('follows_daylight_saving_time', () => {
@@ -171,7 +178,7 @@ describe('router', () => {
 describe('words', () => {
   const server = (change: Partial<Server>): Server => ({
     id: 's', name: 'web1', online: true, last_seen_at: NOW.toISOString(), generation: { saved: 1, delivered: 1, applied: 1 },
-    drift: [], destinations: [], accounts: [], schedule_count: 0, ...change,
+    agent_id: '', fingerprint: '', version: '', os: '', drift: [], destinations: [], accounts: [], schedule_count: 0, ...change,
   });
 
   it('gives_every_run_state_its_own_word_and_shape', () => {
@@ -235,6 +242,15 @@ describe('tasks', () => {
   it('never_claims_to_be_complete_before_it_ended', () => {
     expect(fraction(replaceTasks([], [task({ bytes: 5000 })], 0)[0]!)).toBe(0.99);
     expect(fraction(replaceTasks([], [task({ bytes_expected: null })], 0)[0]!)).toBeUndefined();
+  });
+
+  it('drops_an_order_when_its_run_has_begun_and_keeps_how_a_run_ended', () => {
+    let list = replaceTasks([], [task({ id: 'order', phase: 'requested' })], 0);
+    list = replaceTasks(list, [task()], 1_000);
+    expect(list.map((t) => t.id)).toEqual(['t1']);
+    list = endTask(list, 't1', 'failed', 2_000);
+    list = updateTask(replaceTasks(list, [task({ bytes: 900 })], 2_100), task({ bytes: 950 }), 2_200);
+    expect(list).toMatchObject([{ id: 't1', endedAt: 2_000, result: 'failed' }]);
   });
 
   it('shows_what_ended_for_a_moment_and_then_forgets_it', () => {
@@ -343,11 +359,12 @@ describe('schedule', () => {
     expect(checkDraft({ ...good, name: 'Nightly' }).name).toContain('a-z');
     expect(checkDraft({ ...good, everyAccount: false }).accounts).toBeDefined();
     expect(checkDraft({ ...good, keep: { ...good.keep, last: '-1' } }).keep).toBeDefined();
+    expect(checkDraft({ ...good, when: { ...good.when, clock: '2 am' } }).when).toContain('02:00');
     expect(checkDraft({ ...good, when: { ...good.when, zone: 'Mars/Olympus' } }).when).toContain('Mars/Olympus');
   });
 
   it('writes_the_documented_toml', () => {
-    const draft = { ...newDraft('Europe/Berlin'), name: 'nightly', destinations: ['offsite', 'local'], exclude: '*/cache/*\n\n"q"' };
+    const draft = { ...newDraft('Europe/Berlin'), name: 'nightly', destinations: ['offsite', 'local'], compression: 'auto', exclude: '*/cache/*\n\n"q"' };
     expect(previewToml(draft)).toBe(
       [
         '[schedule.nightly]',
@@ -371,6 +388,7 @@ describe('schedule', () => {
     };
     const { origin: _, toml: __, ...input } = schedule;
     expect(inputOf(draftOf(schedule))).toEqual(input);
+    expect(inputOf(draftOf({ ...schedule, compression: null })).compression).toBeNull();
   });
 
   it('colours_toml_without_losing_a_character', () => {

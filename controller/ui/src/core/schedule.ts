@@ -1,7 +1,7 @@
 // A schedule while it is being written: checks, the TOML that the server will get, and the request body.
 
 import type { Keep, Schedule, ScheduleInput } from './types';
-import { buildWhen, defaultWhen, knownZone, parseWhen, type When } from './when';
+import { buildWhen, defaultWhen, knownZone, parseWhen, readClock, type When } from './when';
 
 export interface Draft {
   name: string;
@@ -13,6 +13,7 @@ export interface Draft {
   destinations: string[];
   keep: Record<KeepField, string>;
   within: string;
+  /** '' for the usual one, 'auto', or '0' to '9'. */
   compression: string;
   exclude: string;
 }
@@ -31,7 +32,7 @@ export function newDraft(zone = ''): Draft {
     destinations: [],
     keep: { last: '7', hourly: '', daily: '14', weekly: '', monthly: '6', yearly: '', max: '' },
     within: '',
-    compression: 'auto',
+    compression: '',
     exclude: '',
   };
 }
@@ -49,7 +50,7 @@ export function draftOf(schedule: Schedule): Draft {
     destinations: [...schedule.destinations],
     keep,
     within: schedule.keep.within ?? '',
-    compression: schedule.compression == null ? 'auto' : String(schedule.compression),
+    compression: schedule.compression == null ? '' : String(schedule.compression),
     exclude: schedule.exclude.join('\n'),
   };
 }
@@ -70,7 +71,7 @@ export function inputOf(draft: Draft): ScheduleInput {
     when: buildWhen(draft.when),
     destinations: [...draft.destinations],
     keep: keepOf(draft),
-    compression: draft.compression === 'auto' ? 'auto' : Number(draft.compression),
+    compression: draft.compression === '' ? null : draft.compression === 'auto' ? 'auto' : Number(draft.compression),
     exclude: draft.exclude.split('\n').map((line) => line.trim()).filter((line) => line !== ''),
   };
 }
@@ -88,6 +89,7 @@ export function checkDraft(draft: Draft, taken: string[] = []): DraftErrors {
   else if (taken.includes(name)) errors.name = `This server already has a schedule named ${name}.`;
   if (!draft.everyAccount && draft.accounts.length === 0) errors.accounts = 'Choose at least one account.';
   if (buildWhen(draft.when) === '') errors.when = 'Say when it should run.';
+  else if (!['hourly', 'custom'].includes(draft.when.frequency) && !readClock(draft.when.clock)) errors.when = 'Write the time as 02:00, from 00:00 to 23:59.';
   else if (draft.when.zone !== '' && !knownZone(draft.when.zone)) errors.when = `${draft.when.zone} is not a time zone.`;
   if (draft.destinations.length === 0) errors.destinations = 'Choose at least one destination.';
   for (const field of KEEP_FIELDS) {
@@ -124,8 +126,8 @@ export function previewToml(draft: Draft): string {
     `when = ${tomlString(input.when)}`,
     `destinations = ${tomlList(input.destinations)}`,
     `keep = { ${keep.join(', ')} }`,
-    `compression = ${input.compression === 'auto' ? '"auto"' : input.compression}`,
   );
+  if (input.compression !== null) lines.push(`compression = ${input.compression === 'auto' ? '"auto"' : input.compression}`);
   if (input.exclude.length > 0) lines.push(`exclude = ${tomlList(input.exclude)}`);
   return `${lines.join('\n')}\n`;
 }

@@ -1,6 +1,6 @@
 // What runs now: one list from polls and events, with speed and remaining time. Pure reducer over (list, change, now).
 
-import type { Task } from './types';
+import type { RunState, Task } from './types';
 
 export interface LiveTask extends Task {
   /** Bytes per second over the last samples; 0 while unknown. */
@@ -8,6 +8,8 @@ export interface LiveTask extends Task {
   samples: { at: number; bytes: number }[];
   /** When it left the list, in milliseconds; undefined while it runs. */
   endedAt?: number;
+  /** How its run ended, once that was said. Nothing is called a success before. */
+  result?: string;
 }
 
 /** A finished row stays this long, as a tick. */
@@ -26,11 +28,22 @@ function sampled(before: LiveTask | undefined, task: Task, now: number): LiveTas
   return { ...task, samples, speed };
 }
 
+/** True while the server has not begun: then its id is the order's, and the run gets another one. */
+export function isWaiting(task: Pick<Task, 'phase'>): boolean {
+  return task.phase === 'requested' || task.phase === 'accepted';
+}
+
+/** Takes the end of a run, and how it ended. */
+export function endTask(list: LiveTask[], id: string, result: RunState, now: number): LiveTask[] {
+  return list.map((t) => (t.id === id ? { ...t, endedAt: t.endedAt ?? now, result } : t));
+}
+
 /** Takes a whole list: what is missing from it has ended. */
 export function replaceTasks(list: LiveTask[], tasks: Task[], now: number): LiveTask[] {
-  const next = tasks.map((task) => sampled(list.find((t) => t.id === task.id), task, now));
+  const known = (id: string) => list.find((t) => t.id === id);
+  const next = tasks.filter((task) => known(task.id)?.result === undefined).map((task) => sampled(known(task.id), task, now));
   const ended = list
-    .filter((t) => !tasks.some((n) => n.id === t.id))
+    .filter((t) => !next.some((n) => n.id === t.id) && !isWaiting(t) && (t.kind === 'run' || t.kind === 'restore'))
     .map((t) => ({ ...t, endedAt: t.endedAt ?? now }));
   return expireTasks([...next, ...ended], now);
 }
@@ -39,6 +52,7 @@ export function replaceTasks(list: LiveTask[], tasks: Task[], now: number): Live
 export function updateTask(list: LiveTask[], task: Task, now: number): LiveTask[] {
   const before = list.find((t) => t.id === task.id);
   if (before === undefined) return [...list, sampled(undefined, task, now)];
+  if (before.result !== undefined) return list;
   return list.map((t) => (t.id === task.id ? sampled(before, task, now) : t));
 }
 
@@ -47,9 +61,8 @@ export function expireTasks(list: LiveTask[], now: number): LiveTask[] {
   return list.filter((t) => t.endedAt === undefined || now - t.endedAt < LINGER_MS);
 }
 
-/** 0 to 1, or undefined when the end is not known. Never shows 100 % before it is over. */
-export function fraction(task: Pick<LiveTask, 'bytes' | 'bytes_expected' | 'endedAt'>): number | undefined {
-  if (task.endedAt !== undefined) return 1;
+/** 0 to 1, or undefined when the end is not known. Never 1: that something is complete, only its result says. */
+export function fraction(task: Pick<LiveTask, 'bytes' | 'bytes_expected'>): number | undefined {
   if (!task.bytes_expected || task.bytes_expected <= 0) return undefined;
   return Math.min(0.99, task.bytes / task.bytes_expected);
 }

@@ -4,10 +4,10 @@ export type Frequency = 'hourly' | 'daily' | 'weekly' | 'monthly' | 'custom';
 
 export interface When {
   frequency: Frequency;
-  /** Minute of the hour, 0–59; used by every frequency but custom. */
+  /** Minute of the hour, 0–59; used by hourly. */
   minute: number;
-  /** Hour of the day, 0–23; not used by hourly. */
-  hour: number;
+  /** Time of day as it was typed, "02:00" when it is right; used by daily, weekly and monthly. */
+  clock: string;
   /** mon … sun, as the settings write it; used by weekly. */
   weekday: Weekday;
   /** Day of the month, 1–28; used by monthly. */
@@ -36,13 +36,22 @@ export function weekdayName(weekday: Weekday): string {
 }
 
 export function defaultWhen(zone = ''): When {
-  return { frequency: 'daily', minute: 0, hour: 2, weekday: 'sun', monthday: 1, zone, custom: '' };
+  return { frequency: 'daily', minute: 0, clock: '02:00', weekday: 'sun', monthday: 1, zone, custom: '' };
 }
 
 const two = (n: number) => String(n).padStart(2, '0');
 
-export function time(when: When): string {
-  return `${two(when.hour)}:${two(when.minute)}`;
+/** Reads "2:05" or "02:05"; nothing when it is not a time of day. */
+export function readClock(text: string): { hour: number; minute: number } | undefined {
+  const hit = /^\s*(\d{1,2}):(\d{2})\s*$/.exec(text);
+  const hour = Number(hit?.[1]);
+  const minute = Number(hit?.[2]);
+  return hit && hour < 24 && minute < 60 ? { hour, minute } : undefined;
+}
+
+function time(when: When): string {
+  const clock = readClock(when.clock);
+  return clock ? `${two(clock.hour)}:${two(clock.minute)}` : when.clock.trim();
 }
 
 /** Writes the choices as the text that goes into the TOML. */
@@ -62,7 +71,7 @@ export function buildWhen(when: When): string {
 }
 
 const ZONE = '(?:\\s+([A-Z][A-Za-z0-9_+/-]*))?';
-const CLOCK = '(\\d{1,2}):(\\d{2})';
+const CLOCK = '(\\d{1,2}:\\d{2})';
 const FORMS = {
   hourly: new RegExp(`^hourly(?:\\s+:(\\d{2}))?${ZONE}$`),
   daily: new RegExp(`^daily(?:\\s+${CLOCK})?${ZONE}$`),
@@ -76,26 +85,32 @@ export function parseWhen(text: string): When {
   const custom: When = { ...defaultWhen(), frequency: 'custom', custom: trimmed };
   // Without a clock the settings mean midnight: on Monday, or on the first of the month.
   const number = (part: string | undefined, fallback = 0) => (part === undefined ? fallback : Number(part));
-  const midnight = (zone: string | undefined): When => ({ ...defaultWhen(zone ?? ''), hour: 0, minute: 0, weekday: 'mon' });
+  const midnight = (zone: string | undefined): When => ({ ...defaultWhen(zone ?? ''), clock: '00:00', weekday: 'mon' });
   const checked = (when: When): When => {
-    const fits = when.minute < 60 && when.hour < 24 && when.monthday >= 1 && when.monthday <= 28;
+    const fits = when.minute < 60 && readClock(when.clock) !== undefined && when.monthday >= 1 && when.monthday <= 28;
     return fits ? when : custom;
   };
   let hit = FORMS.hourly.exec(trimmed);
   if (hit) return checked({ ...midnight(hit[2]), frequency: 'hourly', minute: number(hit[1]) });
   hit = FORMS.daily.exec(trimmed);
-  if (hit) return checked({ ...midnight(hit[3]), frequency: 'daily', hour: number(hit[1]), minute: number(hit[2]) });
+  if (hit) return checked({ ...midnight(hit[2]), frequency: 'daily', clock: hit[1] ?? '00:00' });
   hit = FORMS.weekly.exec(trimmed);
   if (hit) {
     const weekday = (hit[1] ?? 'mon') as Weekday;
-    return checked({ ...midnight(hit[4]), frequency: 'weekly', weekday, hour: number(hit[2]), minute: number(hit[3]) });
+    return checked({ ...midnight(hit[3]), frequency: 'weekly', weekday, clock: hit[2] ?? '00:00' });
   }
   hit = FORMS.monthly.exec(trimmed);
   if (hit) {
     const monthday = number(hit[1], 1);
-    return checked({ ...midnight(hit[4]), frequency: 'monthly', monthday, hour: number(hit[2]), minute: number(hit[3]) });
+    return checked({ ...midnight(hit[3]), frequency: 'monthly', monthday, clock: hit[2] ?? '00:00' });
   }
   return custom;
+}
+
+/** Takes the zone off the end of a `when`, so that a narrow column can show it in small. */
+export function zoneOff(text: string): { text: string; zone: string } {
+  const hit = /^(.*\S)\s+(UTC|[A-Z][A-Za-z_+-]*(?:\/[A-Za-z_+-]+)+)$/.exec(text.trim());
+  return hit ? { text: hit[1] ?? '', zone: hit[2] ?? '' } : { text: text.trim(), zone: '' };
 }
 
 function ordinal(n: number): string {
@@ -171,7 +186,7 @@ const STEPS_MAX = 400;
 /** The next `many` times after `now`; none for custom, which only the server can read. */
 export function nextTimes(when: When, now: Date, many: number, fallbackZone = 'UTC'): Date[] {
   const zone = when.zone === '' ? fallbackZone : when.zone;
-  if (when.frequency === 'custom' || !knownZone(zone)) return [];
+  if (when.frequency === 'custom' || !knownZone(zone) || !readClock(when.clock)) return [];
   const start = wallIn(zone, now.getTime());
   const found: Date[] = [];
   for (let step = 0; step < STEPS_MAX && found.length < many; step += 1) {
@@ -186,14 +201,15 @@ function candidate(when: When, start: Wall, step: number, zone: string): number 
     const base = new Date(instantOf({ ...start, minute: 0 }, zone)).getTime();
     return base + step * 3600_000 + when.minute * 60_000;
   }
+  const clock = readClock(when.clock) ?? { hour: 0, minute: 0 };
   if (when.frequency === 'monthly') {
     const month = start.month - 1 + step;
     const first = new Date(Date.UTC(start.year, month, 1));
     const wall = { year: first.getUTCFullYear(), month: first.getUTCMonth() + 1, day: when.monthday };
-    return instantOf({ ...wall, hour: when.hour, minute: when.minute }, zone);
+    return instantOf({ ...wall, ...clock }, zone);
   }
   const day = new Date(Date.UTC(start.year, start.month - 1, start.day + step));
   if (when.frequency === 'weekly' && WEEKDAYS[(day.getUTCDay() + 6) % 7] !== when.weekday) return undefined;
   const wall = { year: day.getUTCFullYear(), month: day.getUTCMonth() + 1, day: day.getUTCDate() };
-  return instantOf({ ...wall, hour: when.hour, minute: when.minute }, zone);
+  return instantOf({ ...wall, ...clock }, zone);
 }

@@ -78,7 +78,7 @@ export function copiesWord(run: Pick<Run, 'copies'>): string {
 
 export function serverBadge(server: Pick<Server, 'online' | 'last_seen_at'>): Badge {
   if (server.online) return { word: 'Online', icon: 'online', tone: 'ok' };
-  if (!server.last_seen_at) return { word: 'Never connected', icon: 'never', tone: 'idle' };
+  if (!server.last_seen_at) return { word: 'Not heard yet', icon: 'never', tone: 'idle' };
   return { word: 'Offline', icon: 'offline', tone: 'warning' };
 }
 
@@ -170,6 +170,11 @@ export function keepShort(keep: Keep): string {
   const parts = short.filter(([key]) => Number(keep[key] ?? 0) > 0).map(([key, word]) => `${keep[key]}${word}`);
   if (keep.within) parts.push(keep.within);
   return parts.length === 0 ? 'everything' : parts.join(' · ');
+}
+
+export function taskWord(kind: string): string {
+  const words: Record<string, string> = { run: 'Backup', restore: 'Restore', list: 'Listing', cancel: 'Cancelling' };
+  return words[kind] ?? kind;
 }
 
 export const OPERATION_STEPS: OperationState[] = ['requested', 'accepted', 'running', 'done'];

@@ -3,8 +3,8 @@
 import { createApi, Problem } from '../core/api';
 import { openLink, type LinkState, type LiveEvent } from '../core/events';
 import { match, parseQuery, type Query, type Route } from '../core/router';
-import { expireTasks, LINGER_MS, replaceTasks, updateTask, type LiveTask } from '../core/tasks';
-import type { Page, Session, Task } from '../core/types';
+import { endTask, expireTasks, LINGER_MS, replaceTasks, updateTask, type LiveTask } from '../core/tasks';
+import type { Page, RunState, Session, Task } from '../core/types';
 
 export type Theme = 'system' | 'light' | 'dark';
 
@@ -28,8 +28,12 @@ class AppState {
   setupNeeded = $state(false);
   /** Why the start failed, when the controller did not answer. */
   startProblem = $state.raw<Problem | undefined>(undefined);
+  /** The address; the page for it may still be on its way. */
   pathname = $state(location.pathname);
   search = $state(location.search);
+  /** The address of the page that is shown. Pages read this one, so that none ever sees the address of another. */
+  route = $state.raw<Route>(match(location.pathname));
+  query = $state.raw<Query>(parseQuery(location.search));
   link = $state<LinkState>('connecting');
   heardAt = $state(Date.now());
   tasks = $state.raw<LiveTask[]>([]);
@@ -39,8 +43,7 @@ class AppState {
   /** Ticks once a second, so that ages and countdowns move. */
   now = $state.raw(new Date());
 
-  readonly route: Route = $derived(match(this.pathname));
-  readonly query: Query = $derived(parseQuery(this.search));
+  readonly target: Route = $derived(match(this.pathname));
 }
 
 export const app = new AppState();
@@ -51,15 +54,23 @@ type Listener = (event: LiveEvent) => void;
 const listeners = new Set<Listener>();
 let closeLink: (() => void) | undefined;
 let toastCount = 0;
+let toTop = false;
 
 /** Goes to an address of this dashboard. */
 export function go(address: string, options: { replace?: boolean; keepScroll?: boolean } = {}): void {
   if (options.replace) history.replaceState(null, '', address);
   else history.pushState(null, '', address);
-  const moved = app.pathname !== location.pathname;
+  toTop ||= app.pathname !== location.pathname && !options.keepScroll;
   app.pathname = location.pathname;
   app.search = location.search;
-  if (moved && !options.keepScroll) scrollTo(0, 0);
+}
+
+/** Shows the address, now that its page is there. */
+export function arrive(): void {
+  app.route = app.target;
+  app.query = parseQuery(app.search);
+  if (toTop) scrollTo(0, 0);
+  toTop = false;
 }
 
 /** Lets plain clicks on own links change the page without loading it again. */
@@ -135,7 +146,7 @@ async function askSetup(): Promise<void> {
     return;
   }
   app.session = null;
-  const page = app.route.page;
+  const page = app.target.page;
   if (app.setupNeeded && page !== 'setup') go('/setup', { replace: true });
   if (!app.setupNeeded && page !== 'login') go(loginAddress(), { replace: true });
 }
@@ -149,9 +160,9 @@ function loginAddress(): string {
 export function signedIn(session: Session): void {
   app.setupNeeded = false;
   app.session = session;
-  const page = app.route.page;
+  const page = app.target.page;
   if (page === 'login' || page === 'setup') {
-    const to = app.query.to ?? '/';
+    const to = parseQuery(app.search).to ?? '/';
     go(to.startsWith('/') && !to.startsWith('//') ? to : '/', { replace: true });
   }
   void pollTasks();
@@ -175,7 +186,7 @@ export function signedOut(): void {
   app.tasks = [];
   if (app.session === null) return;
   app.session = null;
-  if (app.route.page !== 'login') go(loginAddress(), { replace: true });
+  if (app.target.page !== 'login') go(loginAddress(), { replace: true });
 }
 
 export async function signOut(): Promise<void> {
@@ -214,10 +225,16 @@ function isTask(data: unknown): data is Task {
   return typeof task?.id === 'string' && typeof task.bytes === 'number' && typeof task.phase === 'string';
 }
 
+function isEnd(data: unknown): data is { id: string; state: RunState } {
+  const end = data as { id?: unknown; state?: unknown } | null;
+  return typeof end?.id === 'string' && typeof end.state === 'string';
+}
+
 function onEvent(event: LiveEvent): void {
   app.heardAt = Date.now();
   if (event.topic === 'run.progress' && isTask(event.data)) app.tasks = updateTask(app.tasks, event.data, Date.now());
-  else if (event.topic !== 'schedule.changed' && event.topic !== 'server.status') void pollTasks();
+  if (event.topic === 'run.finished' && isEnd(event.data)) app.tasks = endTask(app.tasks, event.data.id, event.data.state, Date.now());
+  if (event.topic !== 'run.progress' && event.topic !== 'schedule.changed' && event.topic !== 'server.status') void pollTasks();
   for (const listener of listeners) listener(event);
 }
 

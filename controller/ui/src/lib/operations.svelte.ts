@@ -8,9 +8,9 @@ import { api, app, asProblem, listen, toast } from './app.svelte';
 const LOOK_MS = 2_500;
 const FAILURES_MAX = 20;
 
-/** The id in a 202 answer. */
-export function operationId(body: { operation: string | { id: string } }): string {
-  return typeof body.operation === 'string' ? body.operation : body.operation.id;
+/** What a request answers that a server will carry out later. */
+export interface Begun {
+  operation: Operation;
 }
 
 /** Calls `onChange` with each state until the operation has ended; returns what stops it. */
@@ -61,16 +61,16 @@ export async function runNow(server: { id: string; name: string; online: boolean
   const key = orderKey(server.id, schedule);
   orders.states[key] = 'sending';
   try {
-    const { body } = await api.post<{ operation: string | { id: string } }>(
+    const { body } = await api.post<Begun>(
       path(['servers', server.id, 'schedules', schedule, 'run']),
     );
     orders.states[key] = 'requested';
     if (!server.online) toast(`${server.name} is offline. It runs ${schedule} when it is back, unless the request expires first.`);
-    follow(operationId(body), (operation) => {
+    follow(body.operation.id, (operation) => {
       orders.states[key] = operation.state;
-      if (operation.state === 'failed') toast(`${schedule} on ${server.name}: ${operation.error ?? 'the run failed'}`, 'failed');
+      if (operation.state === 'failed') toast(`${schedule} on ${server.name}: ${operation.detail ?? 'the run failed'}`, 'failed');
       if (operation.state === 'expired') toast(`${server.name} did not answer in time, so ${schedule} was not run.`, 'failed');
-      if (operation.state === 'done') toast(`${schedule} on ${server.name} has ended. See History.`, 'ok');
+      if (operation.state === 'done') toast(`${schedule} on ${server.name} has ended: ${operation.detail ?? 'see History.'}`);
       if (operationEnded(operation.state)) delete orders.states[key];
     });
   } catch (cause) {
@@ -79,9 +79,11 @@ export async function runNow(server: { id: string; name: string; online: boolean
   }
 }
 
-/** True while this schedule runs, whoever started it. */
-export function isRunning(server: string, schedule: string): boolean {
-  return app.tasks.some(
+/** How a run of this schedule stands now, whoever asked for it; nothing when there is none. */
+export function runPhase(server: string, schedule: string): 'requested' | 'accepted' | 'running' | undefined {
+  const task = app.tasks.find(
     (t) => t.kind === 'run' && t.endedAt === undefined && t.server.id === server && t.schedule === schedule,
   );
+  if (task === undefined) return undefined;
+  return task.phase === 'requested' || task.phase === 'accepted' ? task.phase : 'running';
 }

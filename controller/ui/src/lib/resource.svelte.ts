@@ -12,6 +12,7 @@ export class Resource<T> {
   problem = $state.raw<Problem | undefined>(undefined);
   busy = $state(false);
   #turn = 0;
+  #ended = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(readonly fetcher: () => Promise<T>) {}
@@ -22,6 +23,7 @@ export class Resource<T> {
   }
 
   load = async (): Promise<void> => {
+    if (this.#ended) return;
     this.#turn += 1;
     const turn = this.#turn;
     this.busy = true;
@@ -36,6 +38,13 @@ export class Resource<T> {
     } finally {
       if (turn === this.#turn) this.busy = false;
     }
+  };
+
+  /** Nothing is fetched any more: the view is gone. */
+  end = (): void => {
+    this.#ended = true;
+    this.#turn += 1;
+    clearTimeout(this.#timer);
   };
 
   /** Fetches again soon; several calls in a row become one. */
@@ -61,6 +70,7 @@ export function resource<T>(fetcher: () => Promise<T>, key: () => unknown, topic
       void made.load();
     });
   });
+  $effect(() => made.end);
   $effect(() =>
     listen((event) => {
       if (event.topic === 'reset' || topics.includes(event.topic)) made.soon();

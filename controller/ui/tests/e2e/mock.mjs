@@ -14,8 +14,12 @@ const shots = process.env.BACKSTAY_E2E_SHOTS ?? '';
 const only = process.argv[2] ?? '';
 const failures = [];
 
+/** Waits for what slides in; what turns for ever is not waited for. */
+const still = (page) =>
+  page.evaluate(() => Promise.all(document.getAnimations().map((a) => (a.effect?.getComputedTiming().endTime === Infinity ? undefined : a.finished.catch(() => {})))));
+
 async function audit(page, name) {
-  await page.evaluate(() => Promise.all(document.getAnimations().map((a) => (a.effect?.getComputedTiming().endTime === Infinity ? undefined : a.finished.catch(() => {})))));
+  await still(page);
   const found = await page.evaluate(async () => {
     const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
     const { violations } = await window.axe.run(document, { runOnly: { type: 'tag', values: tags } });
@@ -90,16 +94,18 @@ async function tour({ mock, page, shot }) {
   for (const [name, address] of pages) {
     await page.goto(mock.url + address);
     await settled(page);
+    await still(page);
     await shot(name);
     if (['schedule-new', 'restore', 'server'].includes(name)) await shot(`${name}-full`, { fullPage: true });
     await fits(page, name);
     await audit(page, name);
   }
   await page.goto(`${mock.url}/backups/schedules`);
+  await settled(page);
   mock.startRun('web1', 'nightly');
   mock.startRun('web2', 'nightly');
   await page.getByTestId('active-tasks').getByRole('button', { name: 'Details' }).click();
-  await until('two running rows', 10, async () => (await page.getByTestId('active-tasks').locator('progress').count()) === 2);
+  await until('two running rows', 10, async () => (await page.getByTestId('active-tasks').locator('progress').count()) === 2 && (await page.getByText('left').count()) > 1);
   await shot('running');
   await fits(page, 'running');
   await audit(page, 'running');
@@ -118,7 +124,6 @@ await test('empty', { state: 'fresh' }, async ({ mock, page, shot }) => {
   await page.getByLabel('Name', { exact: true }).fill('anna');
   await page.getByLabel('Account password').fill('correct horse battery');
   await page.getByLabel('The same password again').fill('correct horse battery');
-  page.on('response', () => {});
   await shot('setup');
   await page.getByLabel('Set-up token').fill(mock.token);
   await page.getByRole('button', { name: 'Make the account' }).click();

@@ -28,6 +28,7 @@ export async function journey(page, config, hooks) {
     await shot('setup-filled');
     await page.getByRole('button', { name: 'Make the account' }).click();
     await page.getByRole('heading', { name: 'Servers', level: 1 }).waitFor();
+    await until('the list of servers', wait, async () => (await page.locator('.skeleton').count()) === 0);
     if (page.url().includes(config.setup_token)) throw new Error('the set-up token is still in the address');
   });
 
@@ -88,7 +89,7 @@ export async function journey(page, config, hooks) {
   });
 
   await step('run-now', async () => {
-    await page.getByRole('link', { name: 'Schedules' }).first().click();
+    await page.getByRole('link', { name: 'Backups' }).first().click();
     const row = page.locator(`tr[data-schedule="${config.schedule}"]`);
     await row.getByRole('button', { name: /^Run now/ }).click();
     const strip = page.getByTestId('active-tasks');
@@ -107,7 +108,7 @@ export async function journey(page, config, hooks) {
   });
 
   await step('log', async () => {
-    await page.getByRole('link', { name: 'History' }).first().click();
+    await page.getByRole('link', { name: 'History', exact: true }).first().click();
     const rows = page.locator('a[data-run]').filter({ hasText: config.schedule });
     await rows.first().waitFor({ timeout: wait * 1000 });
     facts.run = await rows.first().getAttribute('data-run');

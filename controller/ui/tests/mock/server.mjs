@@ -40,6 +40,7 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
   };
   const problem = (status, title, detail, errors = []) => ({ status, body: { title, detail, status, code: title.toLowerCase().replaceAll(' ', '_'), errors } });
   const plansOf = (server) => world.schedules.get(server) ?? [];
+  const ref = (id) => ({ id, name: world.servers.find((s) => s.id === id)?.name ?? '' });
   const bare = (run) => ({ ...run, log: undefined });
 
   function change(operation, next, more = {}) {
@@ -48,10 +49,14 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
   }
 
   function order(server, kind, schedule, work) {
-    const operation = { id: id(), kind, server_id: server.id, schedule, state: 'requested', detail: null, created_at: instant(0) };
+    const operation = { id: id(), kind, server_id: server.id, schedule, state: 'requested', detail: null, run_id: null, created_at: instant(0), updated_at: instant(0), expires_at: instant(600) };
     operations.set(operation.id, operation);
+    tell('task.changed', {});
     if (server.online) {
-      later(500, () => change(operation, 'accepted'));
+      later(500, () => {
+        change(operation, 'accepted');
+        tell('task.changed', {});
+      });
       later(900, () => {
         change(operation, 'running');
         work(operation);
@@ -80,7 +85,7 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
   }
 
   function run(server, plan) {
-    return order(server, 'run', plan.name, (operation) => {
+    return order(server, 'run_now', plan.name, (operation) => {
       progress(server, 'run', plan.name, operation, ['scanning', 'dumping', 'reading', 'storing', 'verifying'], (task) => {
         const snapshot = id();
         const record = {
@@ -95,8 +100,8 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
         plan.last_run = { id: record.id, state: 'ok', started_at: record.started_at, finished_at: record.finished_at, summary: record.summary };
         const key = `${server.id}/${plan.name}`;
         world.snapshots.set(key, [{ id: snapshot, taken_at: record.started_at, destinations: plan.destinations, total_bytes: 1_482_000_000, status: 'complete' }, ...(world.snapshots.get(key) ?? [])]);
-        change(operation, 'done', { run: record.id });
-        tell('run.finished', { id: record.id });
+        change(operation, 'done', { run_id: record.id, detail: record.summary });
+        tell('run.finished', { id: record.id, server: record.server, schedule: plan.name, state: record.state });
       });
     });
   }
@@ -187,15 +192,14 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
       if (body.confirm !== server.name) return problem(422, 'Not confirmed', "Type the server's name to confirm.", [{ pointer: '/confirm', detail: "is not the server's name" }]);
       return order(server, 'restore', body.schedule, (operation) => {
         progress(server, 'restore', body.schedule, operation, ['planning', 'reading', 'writing', 'databases', 'verifying'], () => {
-          change(operation, 'done');
-          tell('run.finished', {});
+          change(operation, 'done', { detail: 'Restored 43778 entries and 3 databases.' });
         });
       });
     }
     const plan = plansOf(server.id).find((p) => p.name === name);
     if (verb === 'run') return run(server, plan);
-    if (verb === 'snapshots' && parts[4] === 'refresh') return order(server, 'list', name, (operation) => later(700, () => change(operation, 'done')));
-    if (verb === 'snapshots') return { status: 200, body: { items: world.snapshots.get(`${server.id}/${name}`) ?? [], next_cursor: null, refreshed_at: instant(-600) } };
+    if (verb === 'snapshots' && parts[4] === 'refresh') return order(server, 'list_snapshots', name, (operation) => later(700, () => change(operation, 'done')));
+    if (verb === 'snapshots') return { status: 200, body: { items: world.snapshots.get(`${server.id}/${name}`) ?? [], refreshed_at: instant(-600) } };
     return schedules(method, server, name, body, match);
   }
 
@@ -244,7 +248,11 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
       sessions.delete(key);
       return { status: 204 };
     }
-    if (parts[0] === 'tasks') return { status: 200, body: { items: [...tasks.values()] } };
+    if (parts[0] === 'tasks') {
+      const waiting = [...operations.values()].filter((o) => ['requested', 'accepted'].includes(o.state));
+      const shown = waiting.map((o) => ({ id: o.id, kind: o.kind === 'run_now' ? 'run' : o.kind === 'list_snapshots' ? 'list' : o.kind, server: ref(o.server_id), schedule: o.schedule, phase: o.state, entries: 0, bytes: 0, bytes_expected: null, started_at: o.created_at }));
+      return { status: 200, body: { items: [...tasks.values(), ...shown], next_cursor: null } };
+    }
     if (parts[0] === 'runs') return runsRoute(url.searchParams, parts[1]);
     if (parts[0] === 'operations') {
       const operation = operations.get(parts[1]);
