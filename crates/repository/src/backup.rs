@@ -18,6 +18,7 @@ use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 use crate::snapshot::NewSnapshot;
 use copy::Copy;
+pub(crate) use copy::{list_packs, read_pack, write_segment};
 use parent::Parent;
 use pipeline::Pipeline;
 use publish::Publication;

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::{Tail, open_tail};
 use crate::error::RepositoryError;
-use crate::index::Index;
+use crate::index::{Index, PackInfo, Record};
 use crate::layout::{self, CONFIG_BYTES_MAX, ObjectHash};
-use crate::segment::{SEGMENT_BYTES_MAX, SegmentError, decode_fences, open_blocks};
+use crate::segment::{Fences, SEGMENT_BYTES_MAX, SegmentError, decode_fences, open_blocks};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot};
 
 const FORMAT: &str = "backstay-repository";
@@ -27,6 +27,9 @@ struct Config {
     format: String,
     version: u64,
 }
+
+/// Packs, and records whose ordinals count within them.
+type SegmentContent = (Vec<PackInfo>, Vec<Record>);
 
 /// One domain of the repository at one place.
 #[derive(Clone)]
@@ -204,7 +207,7 @@ impl Domain {
         Snapshot::decode(hash, &plaintext).map_err(|error| damaged(&*self.store, name(), error))
     }
 
-    /// Reads all index segments that are not replaced.
+    /// Reads all index segments that are not replaced. Damaged ones are left out and noted.
     pub(crate) fn load_index(&self) -> Result<Index, RepositoryError> {
         // A segment that is gone between listing and reading was replaced: look again.
         for _ in 0..3 {
@@ -217,31 +220,42 @@ impl Domain {
     }
 
     fn try_load_index(&self) -> Result<Index, RepositoryError> {
-        let kind = ObjectKind::IndexSegment;
         let mut replaced = BTreeSet::new();
         let mut segments = Vec::new();
-        for (hash, _) in self.list(kind)? {
-            let whole = self.get(kind, &hash, SEGMENT_BYTES_MAX)?;
-            let wrong = |error: SegmentError| damaged(&*self.store, self.name(kind, &hash), error);
-            let Tail::Trailer { cipher, trailer } =
-                open_tail(&self.keyring, kind, &whole).map_err(|error| wrong(error.into()))?
-            else {
-                return Err(wrong(sealing::ObjectError::TooShort.into()));
-            };
-            let fences = decode_fences(&trailer).map_err(|error| wrong(error.into()))?;
-            let content = open_blocks(&cipher, &fences, &whole).map_err(wrong)?;
-            replaced.extend(fences.replaced);
-            segments.push((hash, content));
-        }
         let mut index = Index::default();
-        for (hash, (packs, records)) in segments {
+        for (hash, _) in self.list(ObjectKind::IndexSegment)? {
+            match self.read_segment(&hash) {
+                Ok((fences, content)) => {
+                    replaced.extend(fences.replaced);
+                    segments.push((hash, content));
+                }
+                Err(error @ RepositoryError::Damaged { .. }) => {
+                    index.damaged.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
             index.segments.push(hash);
+        }
+        for (hash, (packs, records)) in segments {
             if !replaced.contains(&hash) {
                 index.add(packs, records);
             }
         }
         index.sort();
         Ok(index)
+    }
+
+    fn read_segment(&self, hash: &ObjectHash) -> Result<(Fences, SegmentContent), RepositoryError> {
+        let kind = ObjectKind::IndexSegment;
+        let whole = self.get(kind, hash, SEGMENT_BYTES_MAX)?;
+        let wrong = |error: SegmentError| self.damaged(kind, hash, error);
+        let tail = open_tail(&self.keyring, kind, &whole).map_err(|error| wrong(error.into()))?;
+        let Tail::Trailer { cipher, trailer } = tail else {
+            return Err(wrong(sealing::ObjectError::TooShort.into()));
+        };
+        let fences = decode_fences(&trailer).map_err(|error| wrong(error.into()))?;
+        let content = open_blocks(&cipher, &fences, &whole).map_err(wrong)?;
+        Ok((fences, content))
     }
 
     /// Lists the objects of a kind with their sizes, sorted.

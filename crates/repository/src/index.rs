@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sealing::{ChunkId, ObjectKind};
 
+use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 use crate::pack::{Codec, FrameEntry};
 
@@ -100,6 +101,8 @@ pub(crate) struct Index {
     records: Vec<Record>,
     /// The segments that this index was read from.
     pub(crate) segments: Vec<ObjectHash>,
+    /// The first segment that could not be used: what only it named is missing here.
+    pub(crate) damaged: Option<RepositoryError>,
 }
 
 impl Index {

@@ -5,6 +5,7 @@
 //! `edge`: it opens no file, asks for no time and reads no environment.
 
 mod backup;
+mod check;
 mod chunker;
 mod container;
 mod content;
@@ -16,6 +17,7 @@ mod layout;
 mod pack;
 mod reader;
 mod restore;
+mod retention;
 mod segment;
 mod snapshot;
 mod tree;
@@ -25,9 +27,12 @@ mod wire;
 pub use backup::{
     BackupCounts, BackupOptions, BackupReport, REPLICA_COUNT_MAX, Replica, ReplicaReport, back_up,
 };
+pub use check::{AffectedFile, CheckDepth, CheckReport, Damage};
 pub use domain::{Domain, SnapshotList};
 pub use error::{ReadError, RepositoryError, chain};
+pub use forget::{PruneOptions, PruneReport};
 pub use restore::RestoreReport;
+pub use retention::{Candidate, Keep, plan_retention};
 pub use sealing::{KeyTextError, ScheduleKey};
 pub use snapshot::{Snapshot, SnapshotBody, SnapshotFailure, SnapshotStatus};
 pub use view::View;

@@ -2,6 +2,7 @@
 
 use edge::{Entry, TreePath};
 
+use crate::backup::{list_packs, read_pack};
 use crate::content::Node;
 use crate::domain::Domain;
 use crate::error::RepositoryError;
@@ -18,13 +19,24 @@ pub struct View {
 }
 
 impl View {
-    /// Loads the index of a domain.
+    /// Loads the index of a domain. Where index segments are damaged, the packs themselves are
+    /// asked.
     ///
     /// # Errors
     ///
     /// `Damaged` or `Store`.
     pub fn open(domain: Domain) -> Result<Self, RepositoryError> {
-        let index = domain.load_index()?;
+        let mut index = domain.load_index()?;
+        if index.damaged.is_some() {
+            for ((hash, kind), size) in list_packs(&domain)? {
+                if !index.has_pack(&hash)
+                    && let Some((pack, records)) = read_pack(&domain, kind, hash, size)?
+                {
+                    index.add(vec![pack], records);
+                }
+            }
+            index.sort();
+        }
         Ok(Self { domain, index })
     }
 

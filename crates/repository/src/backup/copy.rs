@@ -102,7 +102,8 @@ impl Copy {
         let stored = list_packs(&self.domain)?;
         let condemned = crate::forget::condemned_packs(&self.domain)?;
         let lost = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)) != Some(&pack.size);
-        let must_rewrite = self.index.packs().iter().any(lost);
+        let is_damaged = self.index.damaged.is_some();
+        let must_rewrite = is_damaged || self.index.packs().iter().any(lost);
         let mut adopted = Index::default();
         for ((hash, kind), size) in &stored {
             if !self.index.has_pack(hash)

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use edge::{Entry, EntryKind, Monitor, ObjectStore, Silent, TreePath};
 use model::{DestinationName, SnapshotId};
 use repository::{
-    BackupOptions, BackupReport, Domain, Replica, RestoreReport, ScheduleKey, View, back_up,
+    BackupOptions, BackupReport, Domain, PruneOptions, PruneReport, Replica, RestoreReport,
+    ScheduleKey, View, back_up,
 };
 use testkit::{
     Collected, CollectingTarget, CountingEntropy, FileSpec, FixedClock, MemoryStore, TreeSource,
@@ -162,6 +163,20 @@ fn bytes_of(spec: &FileSpec) -> Vec<u8> {
         from += length;
     }
     bytes
+}
+
+pub const GRACE_SECS: u32 = 3600;
+
+pub fn prune(world: &World, store: &Arc<MemoryStore>) -> PruneReport {
+    let store: Arc<dyn ObjectStore> = store.clone();
+    let options = PruneOptions {
+        grace_secs: GRACE_SECS,
+        clock: &world.clock,
+        entropy: &world.entropy,
+        monitor: &Silent,
+    };
+    let domain = Domain::open(store, &world.key).unwrap();
+    domain.prune(&options).unwrap()
 }
 
 pub fn path(text: &str) -> TreePath {
