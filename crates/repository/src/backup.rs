@@ -9,7 +9,7 @@ mod pipeline;
 mod publish;
 mod session;
 
-use edge::{Clock, Entropy, Event, Monitor, Phase, Source};
+use edge::{Clock, Entropy, Event, Monitor, Phase, Source, TreePath};
 use model::{ByteCount, DestinationName, Failure, RunId, SnapshotId};
 use sealing::{ObjectKind, seal_single};
 
@@ -45,6 +45,8 @@ pub struct BackupOptions<'a> {
     pub host: &'a str,
     /// The run.
     pub run: Option<RunId>,
+    /// The trees that the source walks, as paths in the snapshot.
+    pub roots: &'a [TreePath],
     /// 1–9 as zstd counts, 0 for none.
     pub compression: u8,
     /// Tells the time.
@@ -133,6 +135,7 @@ pub fn back_up(
         failed: counts.failed,
         failures: session::for_snapshot(&failures),
         accounts,
+        roots: options.roots.to_vec(),
     });
     let sealed = snapshot.and_then(|snapshot| seal_snapshot(&copies, options.entropy, snapshot));
     let replicas = Publication {

@@ -1,5 +1,6 @@
 //! Snapshots: what a run leaves (`docs/format.md`, "Snapshots").
 
+use edge::TreePath;
 use model::{ByteCount, Instant, RunId, SnapshotId};
 use sealing::ChunkId;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 1024 * 1024 + 4096;
 pub(crate) const FAILURE_COUNT_MAX: usize = 100;
 /// The longest text of one failure.
 const FAILURE_TEXT_MAX: usize = 1024;
+/// The longest texts of all trees together.
+const ROOTS_BYTES_MAX: usize = 256 * 1024;
 /// The most accounts that a snapshot names.
 const ACCOUNT_COUNT_MAX: usize = 4096;
 
@@ -79,6 +82,36 @@ pub struct SnapshotBody {
     /// Names of the top-level directories, escaped.
     #[serde(default)]
     pub accounts: Vec<String>,
+    #[serde(default)]
+    roots: Vec<String>,
+}
+
+impl SnapshotBody {
+    /// Gives the trees that the source walked, as paths in the snapshot: what a restore in place
+    /// replaces as a whole.
+    #[must_use]
+    pub fn roots(&self) -> Vec<TreePath> {
+        self.roots
+            .iter()
+            .filter_map(|text| root_from_text(text))
+            .collect()
+    }
+}
+
+/// Writes a path as hexadecimal digits: its bytes need not be text.
+fn root_to_text(path: &TreePath) -> String {
+    path.components()
+        .join(&b'/')
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+fn root_from_text(text: &str) -> Option<TreePath> {
+    let digits = text.as_bytes().chunks(2);
+    let bytes: Option<Vec<u8>> = digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    TreePath::parse(&bytes?).ok()
 }
 
 /// What a run knows when its walk has ended.
@@ -93,6 +126,7 @@ pub(crate) struct NewSnapshot {
     pub(crate) failed: u64,
     pub(crate) failures: Vec<SnapshotFailure>,
     pub(crate) accounts: Vec<String>,
+    pub(crate) roots: Vec<TreePath>,
 }
 
 impl NewSnapshot {
@@ -125,6 +159,12 @@ impl NewSnapshot {
             failed: self.failed,
             failures,
             accounts,
+            roots: self
+                .roots
+                .iter()
+                .map(root_to_text)
+                .take_while(fits(ROOTS_BYTES_MAX))
+                .collect(),
         })
     }
 }
@@ -155,6 +195,15 @@ impl Snapshot {
 pub(crate) fn id_of(hash: &ObjectHash) -> SnapshotId {
     let first = hash.as_bytes().first_chunk().copied();
     SnapshotId::from_bytes(first.unwrap_or_default())
+}
+
+/// True until the texts together are longer than `bytes_max`.
+fn fits(bytes_max: usize) -> impl FnMut(&String) -> bool {
+    let mut total = 0;
+    move |text| {
+        total += text.len();
+        total <= bytes_max
+    }
 }
 
 fn cut(text: &mut String) {
@@ -190,6 +239,7 @@ mod tests {
             failed: 1000,
             failures: vec![failure; 1000],
             accounts: vec!["acme.1001".into(); 9000],
+            roots: vec![TreePath::parse(b"acme.1001/files/home/\xff").unwrap()],
         };
         let plaintext = new.encode().unwrap();
         assert!((plaintext.len() as u64) < SNAPSHOT_BYTES_MAX);

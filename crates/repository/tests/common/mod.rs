@@ -70,6 +70,7 @@ impl World {
             schedule: "nightly",
             host: "web1",
             run: None,
+            roots: &[],
             compression: 3,
             clock: &self.clock,
             entropy: &self.entropy,
