@@ -1,8 +1,19 @@
 //! The verbs: back up, restore, list, check, forget. They compose settings, keys, sources,
 //! destinations and the engine; they know neither systemd, nor a terminal, nor the controller.
 
+mod backup;
+mod browse;
 mod credential;
+mod lock;
 mod place;
+mod restore;
 
+pub use backup::{BackupOutcome, BackupPlan, RunDestination, back_up_schedule};
+pub use browse::{OpenError, SnapshotRow, list, open_domain, open_snapshot, snapshots_at};
 pub use credential::{CredentialError, S3Credential};
 pub use place::{PlaceError, StorePlace, open_place};
+pub use repository::{
+    Domain, KeyTextError, RepositoryError, ScheduleKey, Snapshot, SnapshotStatus, View,
+};
+pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
+pub use sources::dump_account_sql;
