@@ -2,7 +2,9 @@
 
 pub mod apply;
 mod cli;
+pub mod configuration;
 pub mod daemon;
 pub mod job;
+mod log;
 
 pub use cli::main;

@@ -1,0 +1,21 @@
+//! What a job reads before it works.
+
+use std::path::Path;
+
+use settings::{Problems, Settings};
+
+/// Reads the configuration in force.
+pub(super) fn load() -> Result<Settings, Problems> {
+    crate::configuration::load(Path::new("/"))
+}
+
+/// Gives the server's name in the fleet, else its host name.
+pub(super) fn host_name(settings: &Settings) -> String {
+    match &settings.agent.server {
+        Some(name) => name.to_string(),
+        None => rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
+    }
+}

@@ -1,0 +1,151 @@
+//! What systemd tells a job, and where a job finds its files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::{Instant, RunId, Secret};
+
+/// The paths of an installed agent. Tests move them below a directory of their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    /// Ledger and outbox.
+    pub(crate) ledger: PathBuf,
+    /// What repositories' indexes say; may be deleted.
+    pub(crate) cache: PathBuf,
+    /// The socket of the dump service.
+    pub(crate) dump_socket: PathBuf,
+    /// The socket of the load service.
+    pub(crate) load_socket: PathBuf,
+}
+
+impl Paths {
+    /// The paths below `/`.
+    pub(crate) fn installed() -> Self {
+        Self {
+            ledger: "/var/lib/backstay/ledger/ledger.db".into(),
+            cache: "/var/cache/backstay".into(),
+            dump_socket: "/run/backstay/dump.sock".into(),
+            load_socket: "/run/backstay/load.sock".into(),
+        }
+    }
+}
+
+/// What systemd tells a job in its environment; none of it is secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    /// The run's id: systemd's invocation id, or a random one outside of systemd.
+    pub(crate) id: RunId,
+    /// The timer that started the job, when one did.
+    pub(crate) timer: Option<String>,
+    /// Which boot this is.
+    pub(crate) boot_id: String,
+    /// When the machine booted.
+    pub(crate) booted_at: Option<Instant>,
+    /// Where systemd put the credentials of this unit.
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+impl Invocation {
+    /// Reads the environment of this process.
+    pub(crate) fn read(now: Instant) -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let id = variable("INVOCATION_ID").and_then(|text| text.parse().ok());
+        Self {
+            id: id.unwrap_or_else(random_id),
+            timer: variable("TRIGGER_UNIT").filter(|unit| unit.ends_with(".timer")),
+            boot_id: read_line("/proc/sys/kernel/random/boot_id"),
+            booted_at: booted_at(now),
+            credentials: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        }
+    }
+
+    /// Reads one credential of this unit.
+    pub(crate) fn credential(&self, name: &str) -> io::Result<Vec<u8>> {
+        let directory = self.credentials.as_deref().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "systemd gave this unit no credentials",
+            )
+        })?;
+        bounded(&directory.join(name))
+    }
+
+    /// Reads one credential that is text.
+    pub(crate) fn secret(&self, name: &str) -> io::Result<Secret> {
+        let text = String::from_utf8(self.credential(name)?)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))?;
+        Ok(Secret::new(text))
+    }
+}
+
+/// Credentials are small; systemd itself allows 1 MiB for all of a unit.
+const CREDENTIAL_BYTES_MAX: u64 = 64 * 1024;
+
+fn bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(CREDENTIAL_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CREDENTIAL_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is longer than 64 KiB",
+        ));
+    }
+    Ok(bytes)
+}
+
+fn random_id() -> RunId {
+    let mut bytes = [0; 16];
+    // Without entropy the id is the process and the time: unique on this server.
+    if getrandom::fill(&mut bytes).is_err() {
+        let seed = u128::from(std::process::id()) << 64 | u128::from(now_micros().unsigned_abs());
+        bytes = seed.to_be_bytes();
+    }
+    RunId::from_bytes(bytes)
+}
+
+fn now_micros() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+fn read_line(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+fn booted_at(now: Instant) -> Option<Instant> {
+    // `/proc/uptime` is hidden by ProcSubset=pid, the clock is not.
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Some(now.plus_secs(-up.tv_sec))
+}
+
+/// The clock of this machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SystemClock;
+
+impl edge::Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::from_micros(now_micros())
+    }
+}
+
+/// The kernel's random numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SystemEntropy;
+
+impl edge::Entropy for SystemEntropy {
+    #[expect(
+        clippy::panic,
+        reason = "a key made without entropy would be worse than no backup"
+    )]
+    fn fill(&self, bytes: &mut [u8]) {
+        if let Err(error) = getrandom::fill(bytes) {
+            panic!("the kernel gives no random numbers: {error}");
+        }
+    }
+}

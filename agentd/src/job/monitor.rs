@@ -1,0 +1,280 @@
+//! What a job tells while it works: status for systemd, progress and log in the ledger, and the
+//! watchdog; and how it hears that it should stop.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use edge::{Event, Monitor, Phase};
+use ledger::{Ledger, Progress};
+use model::{ByteCount, Instant};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How often progress is written and the watchdog is fed.
+const BEAT: Duration = Duration::from_secs(2);
+
+/// How many failed objects appear in the log that leaves the server.
+const FAILURES_LOGGED_MAX: usize = 100;
+
+#[derive(Debug)]
+struct State {
+    progress: Progress,
+    log: Vec<String>,
+    failed: usize,
+    changed: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    cancelled: AtomicBool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A poisoned lock only means that another thread panicked; the numbers are still good.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The monitor of one job. Dropping it stops its thread.
+#[derive(Debug)]
+pub(crate) struct JobMonitor {
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl JobMonitor {
+    /// Begins to tell of the work that `progress` names, through the ledger at `path`.
+    pub(crate) fn begin(progress: Progress, path: &Path) -> Self {
+        let state = State {
+            progress,
+            log: Vec::new(),
+            failed: 0,
+            changed: true,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            cancelled: AtomicBool::new(false),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("monitor".into()).spawn({
+            let shared = Arc::clone(&shared);
+            let path = path.to_owned();
+            move || watch(&shared, &path, stopped)
+        });
+        Self {
+            shared,
+            stop: Some(stop),
+            thread: thread.ok(),
+        }
+    }
+
+    /// Adds a line to the run's log, which leaves the server: no file names.
+    pub(crate) fn log(&self, line: String) {
+        tracing::info!("{line}");
+        self.shared.state().log.push(line);
+    }
+
+    /// Gives the log so far.
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state().log)
+    }
+}
+
+impl Drop for JobMonitor {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).unwrap_or_default();
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap_or_default();
+        }
+    }
+}
+
+impl Monitor for JobMonitor {
+    fn event(&self, event: Event<'_>) {
+        let mut state = self.shared.state();
+        state.changed = true;
+        match event {
+            Event::Phase(phase) => {
+                state.progress.phase = word(phase).to_owned();
+                tracing::info!("phase: {}", word(phase));
+            }
+            Event::Object(_) => {}
+            Event::Progress {
+                entries,
+                bytes,
+                bytes_expected,
+            } => {
+                state.progress.entries = entries;
+                state.progress.bytes = bytes;
+                state.progress.bytes_expected = bytes_expected;
+            }
+            Event::Failed { object, error } => {
+                tracing::warn!("{object}: {error}");
+                state.failed += 1;
+                if state.failed <= FAILURES_LOGGED_MAX {
+                    let line = redacted(object, error);
+                    state.log.push(line);
+                }
+            }
+            Event::DestinationLost { destination, error } => {
+                tracing::warn!("destination {destination}: {error}");
+                state
+                    .log
+                    .push(format!("destination {destination} is lost: {error}"));
+            }
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells of a failed object without its name: the account or the database, and the last cause.
+fn redacted(object: &str, error: &str) -> String {
+    let mut parts = object.trim_start_matches('/').split('/');
+    let account = parts.next().unwrap_or("server");
+    let what = match parts.next() {
+        Some("databases") => format!("database {}", parts.next_back().unwrap_or_default()),
+        _ => "a file".to_owned(),
+    };
+    let cause = error.rsplit(": ").next().unwrap_or(error);
+    format!("{what} of {account} was not backed up: {cause}")
+}
+
+fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Opening => "opening",
+        Phase::Storing => "storing",
+        Phase::Publishing => "publishing",
+        Phase::Verifying => "verifying",
+        Phase::Pruning => "pruning",
+        Phase::Planning => "planning",
+        Phase::Restoring => "restoring",
+    }
+}
+
+/// The thread behind a monitor: signals, status, watchdog, progress.
+fn watch(shared: &Shared, path: &Path, mut stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else { return };
+    runtime.block_on(async {
+        let mut ledger = Ledger::open(path).ok();
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            return;
+        };
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            tokio::select! {
+                _ = &mut stopped => return,
+                _ = terminate.recv() => shared.cancelled.store(true, Ordering::Relaxed),
+                _ = interrupt.recv() => shared.cancelled.store(true, Ordering::Relaxed),
+                _ = beat.tick() => tell(shared, ledger.as_mut()),
+            }
+        }
+    });
+}
+
+fn tell(shared: &Shared, ledger: Option<&mut Ledger>) {
+    let progress = {
+        let mut state = shared.state();
+        std::mem::take(&mut state.changed).then(|| state.progress.clone())
+    };
+    let Some(progress) = progress else {
+        notify(&[NotifyState::Watchdog]);
+        return;
+    };
+    let status = describe(&progress);
+    notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+    if let Some(ledger) = ledger {
+        let now = Instant::from_micros(jiff::Timestamp::now().as_microsecond());
+        // Progress is lossy by design: the next beat tries again.
+        if let Err(error) = ledger.set_progress(&progress, now) {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
+fn describe(progress: &Progress) -> String {
+    let Progress {
+        phase,
+        entries,
+        bytes,
+        bytes_expected,
+        ..
+    } = progress;
+    match bytes_expected.filter(|expected| *expected > ByteCount::ZERO) {
+        Some(expected) => {
+            let percent = u128::from(bytes.get()) * 100 / u128::from(expected.get());
+            format!(
+                "{phase}: {}% of {expected}, {entries} entries",
+                percent.min(100)
+            )
+        }
+        None => format!("{phase}: {bytes}, {entries} entries"),
+    }
+}
+
+/// Tells systemd something; outside of systemd there is nobody to tell.
+pub(crate) fn notify(state: &[NotifyState<'_>]) {
+    sd_notify::notify(state).unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::RunId;
+
+    fn progress() -> Progress {
+        Progress {
+            id: RunId::from_bytes([1; 16]),
+            schedule: "nightly".into(),
+            work: "backup".into(),
+            phase: "opening".into(),
+            entries: 0,
+            bytes: ByteCount::ZERO,
+            bytes_expected: None,
+            started_at: Instant::from_secs(0),
+        }
+    }
+
+    #[test]
+    fn the_log_that_leaves_the_server_names_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let monitor = JobMonitor::begin(progress(), &directory.path().join("ledger.db"));
+        monitor.event(Event::Failed {
+            object: "/acme.1001/files/home/acme/secret-plan.txt",
+            error: "opening /home/acme/secret-plan.txt: permission denied",
+        });
+        let log = monitor.take_log().join("\n");
+        assert_eq!(
+            log,
+            "a file of acme.1001 was not backed up: permission denied"
+        );
+    }
+
+    #[test]
+    fn status_is_one_line_for_people() {
+        let mut told = progress();
+        told.phase = "storing".into();
+        told.entries = 7;
+        told.bytes = ByteCount::new(512);
+        assert_eq!(describe(&told), "storing: 512 B, 7 entries");
+        told.bytes_expected = Some(ByteCount::new(1024));
+        assert_eq!(describe(&told), "storing: 50% of 1.0 KiB, 7 entries");
+    }
+}

@@ -1,0 +1,244 @@
+//! `backstay-agentd run NAME`: one run of one schedule, from systemd's start to the ledger's row.
+
+use edge::Clock as _;
+use ledger::{Ledger, LedgerError, Progress, RunStart};
+use model::{ByteCount, Exit, RunRecord, RunState, ScheduleName};
+use ops::{BackupOutcome, BackupPlan, RunDestination, ScheduleKey, StorePlace, back_up_schedule};
+use sd_notify::NotifyState;
+use settings::{Schedule, Settings};
+
+use super::account::{self, Planned};
+use super::configuration;
+use super::environment::{Invocation, Paths, SystemClock, SystemEntropy};
+use super::monitor::{JobMonitor, notify};
+use crate::log::chain;
+
+/// Runs a schedule once.
+pub(super) fn run(name: &ScheduleName, paths: &Paths) -> Exit {
+    notify(&[NotifyState::Ready, NotifyState::Status("opening")]);
+    let invocation = Invocation::read(SystemClock.now());
+    let mut ledger = match Ledger::open(&paths.ledger) {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            tracing::error!(
+                "cannot back up {name}: {}; nothing was begun",
+                chain(&error)
+            );
+            return Exit::Failed;
+        }
+    };
+    let settings = configuration::load();
+    let begun = begin(&mut ledger, name, settings.as_ref().ok(), &invocation);
+    let start = match begun {
+        Ok(start) => start,
+        Err(error) => {
+            tracing::error!(
+                "cannot back up {name}: {}; nothing was begun",
+                chain(&error)
+            );
+            return Exit::Failed;
+        }
+    };
+    let monitor = JobMonitor::begin(progress(&start), &paths.ledger);
+    let outcome = match &settings {
+        Ok(settings) => work(name, settings, &invocation, paths, &monitor),
+        Err(error) => Err(format!("the configuration cannot be read: {error}")),
+    };
+    let record = record(&mut ledger, &start, outcome, &monitor);
+    drop(monitor);
+    match record.and_then(|record| ledger.finish_run(&record).map(|()| record)) {
+        Ok(record) => {
+            tracing::info!("{name}: {}", record.summary);
+            notify(&[NotifyState::Stopping, NotifyState::Status(&record.summary)]);
+            exit(record.state)
+        }
+        Err(error) => {
+            tracing::error!("the result of {name} cannot be recorded: {}", chain(&error));
+            Exit::Failed
+        }
+    }
+}
+
+fn begin(
+    ledger: &mut Ledger,
+    name: &ScheduleName,
+    settings: Option<&Settings>,
+    invocation: &Invocation,
+) -> Result<RunStart, LedgerError> {
+    let now = SystemClock.now();
+    match settings.and_then(|settings| settings.schedules.get(name)) {
+        Some(Schedule { when, scope, .. }) => {
+            let planned = Planned {
+                schedule: name,
+                scope: *scope,
+                calendar: when,
+            };
+            account::begin(ledger, &planned, invocation, now)
+        }
+        None => account::begin_unknown(ledger, name, invocation, now),
+    }
+}
+
+fn progress(start: &RunStart) -> Progress {
+    Progress {
+        id: start.id,
+        schedule: start.schedule.to_string(),
+        work: "backup".to_owned(),
+        phase: "opening".to_owned(),
+        entries: 0,
+        bytes: ByteCount::ZERO,
+        bytes_expected: None,
+        started_at: start.started_at,
+    }
+}
+
+fn work(
+    name: &ScheduleName,
+    settings: &Settings,
+    invocation: &Invocation,
+    paths: &Paths,
+    monitor: &JobMonitor,
+) -> Result<BackupOutcome, String> {
+    let schedule = settings
+        .schedules
+        .get(name)
+        .ok_or_else(|| format!("there is no schedule {name} in the configuration"))?;
+    let key = schedule_key(name, invocation)?;
+    let host = configuration::host_name(settings);
+    let plan = BackupPlan {
+        schedule,
+        layout: &settings.agent.hosting,
+        host: &host,
+        run: invocation.id,
+        key: &key,
+        destinations: destinations(schedule, settings, invocation),
+        cache: &paths.cache,
+        dump_socket: &paths.dump_socket,
+        clock: &SystemClock,
+        entropy: &SystemEntropy,
+        monitor,
+    };
+    Ok(back_up_schedule(plan))
+}
+
+/// Reads the schedule's key from the credential that systemd gave this unit.
+pub(super) fn schedule_key(
+    name: &ScheduleName,
+    invocation: &Invocation,
+) -> Result<ScheduleKey, String> {
+    let credential = format!("schedule-{name}");
+    let bytes = invocation
+        .credential(&credential)
+        .map_err(|error| format!("reading the credential {credential}: {error}"))?;
+    let bytes = <[u8; 32]>::try_from(bytes.as_slice())
+        .map_err(|_| format!("the credential {credential} is not a key of 32 bytes"))?;
+    Ok(ScheduleKey::from_bytes(bytes))
+}
+
+/// Joins a schedule's destinations with the credentials that systemd gave this unit.
+pub(super) fn destinations(
+    schedule: &Schedule,
+    settings: &Settings,
+    invocation: &Invocation,
+) -> Vec<RunDestination> {
+    settings
+        .destinations_of(schedule)
+        .map(|destination| {
+            let secret = destination.credential_id().map(|id| invocation.secret(&id));
+            let place = match secret {
+                None => StorePlace::new(&destination.place, None),
+                Some(Ok(secret)) => StorePlace::new(&destination.place, Some(&secret)),
+                Some(Err(_)) => Err(ops::PlaceError::NoCredential),
+            };
+            RunDestination {
+                name: destination.name.clone(),
+                required: destination.required,
+                place,
+            }
+        })
+        .collect()
+}
+
+fn record(
+    ledger: &mut Ledger,
+    start: &RunStart,
+    outcome: Result<BackupOutcome, String>,
+    monitor: &JobMonitor,
+) -> Result<RunRecord, LedgerError> {
+    let absent = || LedgerError::Absent {
+        what: "run",
+        id: start.id.to_string(),
+    };
+    let mut record = ledger.run(start.id)?.ok_or_else(absent)?;
+    record.finished_at = Some(SystemClock.now());
+    match outcome {
+        Ok(outcome) => {
+            record.state = outcome.state;
+            record.summary = outcome.summary;
+            record.counts = outcome.counts;
+            record.copies = outcome.copies;
+        }
+        Err(why) => {
+            record.state = RunState::Failed;
+            record.summary = format!("nothing was backed up: {why}");
+        }
+    }
+    for copy in &record.copies {
+        monitor.log(match (&copy.snapshot, &copy.error) {
+            (Some(snapshot), _) => {
+                format!(
+                    "{}: snapshot {snapshot}, {} stored",
+                    copy.destination, copy.stored_bytes
+                )
+            }
+            (None, error) => {
+                format!(
+                    "{}: no snapshot: {}",
+                    copy.destination,
+                    error.as_deref().unwrap_or("?")
+                )
+            }
+        });
+    }
+    monitor.log(record.summary.clone());
+    record.log = monitor.take_log();
+    Ok(record)
+}
+
+/// Closes the row of a run that ended without doing so itself. systemd calls it after every job.
+pub(super) fn record_end(name: &ScheduleName, paths: &Paths) -> Exit {
+    let now = SystemClock.now();
+    let invocation = Invocation::read(now);
+    let closed = Ledger::open(&paths.ledger).and_then(|mut ledger| {
+        let Some(mut record) = ledger.run(invocation.id)? else {
+            return Ok(());
+        };
+        if record.state.is_final() {
+            return Ok(());
+        }
+        let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
+        let status = std::env::var("EXIT_STATUS").unwrap_or_default();
+        account::close(
+            &mut record,
+            &format!("the job ended ({result}, {status})"),
+            now,
+        );
+        ledger.finish_run(&record)
+    });
+    match closed {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            tracing::error!("recording the end of {name}: {}", chain(&error));
+            Exit::Failed
+        }
+    }
+}
+
+fn exit(state: RunState) -> Exit {
+    match state {
+        RunState::Ok => Exit::Done,
+        RunState::Partial => Exit::Partial,
+        RunState::Cancelled => Exit::Interrupted,
+        _ => Exit::Failed,
+    }
+}
