@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { createApi, path, Problem } from './api';
-import { openLink, POLL_MS, type LiveEvent, type Source } from './events';
+import { openLink, POLL_MS, serverOf, type LiveEvent, type Source } from './events';
 import * as format from './format';
 import { link, match, setupToken } from './router';
 import { checkDraft, draftOf, inputOf, newDraft, previewToml, tomlTokens } from './schedule';
@@ -202,6 +202,7 @@ describe('words', () => {
     expect(word({ saved: 4, delivered: 4, applied: 3 })).toBe('Applying 4');
     expect(word({ saved: 4, delivered: 4, applied: 4 })).toBe('Applied 4');
     expect(word({ saved: 4, delivered: 4, applied: 3, error: 'bad calendar' })).toBe('4 refused');
+    expect(word({ saved: 5, delivered: 4, applied: 3, error: 'bad calendar' })).toBe('Delivering 5');
     expect(generationView({ saved: 4, delivered: 3, applied: 3 }, false).badge.tone).toBe('warning');
   });
 
@@ -319,6 +320,11 @@ describe('events', () => {
     h.streams[0]!.hear('run.progress', 'not json');
     expect(h.states).toEqual(['connecting', 'live']);
     expect(h.heard).toEqual([{ topic: 'hello', data: { version: '1' } }, { topic: 'run.progress', data: null }]);
+  });
+
+  it('knows_which_server_an_event_is_about', () => {
+    const about = (data: unknown) => serverOf({ topic: 'run.finished', data });
+    expect([about({ server_id: 'a' }), about({ server: { id: 'b' } }), about(null), about({ server: 'x' })]).toEqual(['a', 'b', '', '']);
   });
 
   it('polls_while_the_stream_is_away_and_stops_when_it_is_back', () => {

@@ -19,6 +19,13 @@ export interface LiveEvent {
   data: unknown;
 }
 
+/** Which server an event is about; '' when it does not say. */
+export function serverOf(event: LiveEvent): string {
+  const data = event.data as { server_id?: unknown; server?: { id?: unknown } } | null;
+  const id = data?.server_id ?? data?.server?.id;
+  return typeof id === 'string' ? id : '';
+}
+
 /** The part of EventSource that is used, so that a test can stand in for it. */
 export interface Source {
   addEventListener(type: string, listener: (event: { data?: unknown }) => void): void;

@@ -98,7 +98,7 @@ export function generationView(generation: Generation, online: boolean): Generat
     const badge: Badge = { word: 'Nothing saved yet', icon: 'never', tone: 'idle' };
     return { badge, detail: 'No configuration was saved for this server yet.', delivered: 'none', applied: 'none' };
   }
-  if (error) {
+  if (error && delivered >= saved) {
     const badge: Badge = { word: `${saved} refused`, icon: 'failed', tone: 'failed' };
     const detail = `The server keeps working with ${applied === 0 ? 'its own files' : applied}. ${error}`;
     return { badge, detail, delivered: delivered >= saved ? 'done' : 'waiting', applied: 'failed' };
@@ -115,7 +115,8 @@ export function generationView(generation: Generation, online: boolean): Generat
   const detail = online
     ? 'Saved; the server fetches it with its next poll.'
     : 'Saved; the server fetches it when it is back. Until then it works with what it has.';
-  return { badge, detail, delivered: 'waiting', applied: 'waiting' };
+  const before = error ? ` The one before was refused: ${error}` : '';
+  return { badge, detail: detail + before, delivered: 'waiting', applied: 'waiting' };
 }
 
 /** The sentence above the servers: what is true now, never more cheerful than that. */

@@ -171,13 +171,18 @@ export function signedIn(session: Session): void {
     open: () => new EventSource('/api/v1/events'),
     onEvent,
     onState: (state) => {
+      const back = app.link === 'reconnecting' && state === 'live';
       app.link = state;
+      // What happened meanwhile was not heard: everything that is shown is fetched once more.
+      if (back) refetch();
     },
-    poll: () => {
-      void pollTasks();
-      for (const listener of listeners) listener({ topic: 'reset', data: null });
-    },
+    poll: refetch,
   });
+}
+
+function refetch(): void {
+  void pollTasks();
+  for (const listener of listeners) listener({ topic: 'reset', data: null });
 }
 
 export function signedOut(): void {

@@ -2,10 +2,10 @@
 
 import { untrack } from 'svelte';
 import { Problem } from '../core/api';
-import type { Topic } from '../core/events';
+import { serverOf, type Topic } from '../core/events';
 import { asProblem, listen } from './app.svelte';
 
-const SETTLE_MS = 150;
+const SETTLE_MS = 250;
 
 export class Resource<T> {
   value = $state.raw<T | undefined>(undefined);
@@ -57,8 +57,8 @@ export class Resource<T> {
   };
 }
 
-/** Fetches when the view appears, when `key` changes, and when one of `topics` is heard. */
-export function resource<T>(fetcher: () => Promise<T>, key: () => unknown, topics: Topic[] = []): Resource<T> {
+/** Fetches when the view appears, when `key` changes, and when one of `topics` is heard, if given about that server. */
+export function resource<T>(fetcher: () => Promise<T>, key: () => unknown, topics: Topic[] = [], about: () => string = () => ''): Resource<T> {
   const made = new Resource(fetcher);
   let first = true;
   $effect(() => {
@@ -73,7 +73,9 @@ export function resource<T>(fetcher: () => Promise<T>, key: () => unknown, topic
   $effect(() => made.end);
   $effect(() =>
     listen((event) => {
-      if (event.topic === 'reset' || topics.includes(event.topic)) made.soon();
+      const [wanted, told] = [about(), serverOf(event)];
+      const elsewhere = wanted !== '' && told !== '' && wanted !== told;
+      if (event.topic === 'reset' || (topics.includes(event.topic) && !elsewhere)) made.soon();
     }),
   );
   return made;

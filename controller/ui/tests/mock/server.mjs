@@ -125,7 +125,7 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
     const generation = server.generation;
     server.schedule_count = plansOf(server.id).length;
     generation.saved += 1;
-    tell('schedule.changed', { server: server.id });
+    tell('schedule.changed', { server_id: server.id });
     if (!server.online) return;
     later(800, () => {
       generation.delivered = generation.saved;
@@ -135,7 +135,7 @@ export async function startMock({ dist, state = 'fleet', port = 0 }) {
       generation.applied = generation.saved;
       for (const plan of plansOf(server.id)) plan.next_run_at ??= plan.enabled ? instant(9 * 3600) : null;
       tell('server.status', { id: server.id });
-      tell('schedule.changed', { server: server.id });
+      tell('schedule.changed', { server_id: server.id });
     });
   }
 
