@@ -112,7 +112,8 @@ hex_id!(
     "snapshot id"
 );
 hex_id!(
-    /// One key set and deduplication space inside a repository, chosen at random.
+    /// One key set and deduplication space inside a repository; derived from the schedule key that
+    /// began it.
     DomainId,
     16,
     "domain id"

@@ -58,6 +58,9 @@ pub enum RepositoryError {
     /// Something could not be sealed.
     #[error("sealing an object")]
     Sealing(#[source] ObjectError),
+    /// A thread of the run ended early, for lack of memory.
+    #[error("memory ran out while storing; what was stored is kept for the next run")]
+    Exhausted,
     /// The monitor asked to stop.
     #[error("the work was cancelled")]
     Cancelled,
@@ -86,7 +89,9 @@ impl RepositoryError {
                 ErrorClass::Never => Exit::Failed,
             },
             Self::Read(_) => Exit::Damage,
-            Self::Version { .. } | Self::NoSnapshot { .. } | Self::Sealing(_) => Exit::Failed,
+            Self::Version { .. } | Self::NoSnapshot { .. } | Self::Sealing(_) | Self::Exhausted => {
+                Exit::Failed
+            }
         }
     }
 }

@@ -59,6 +59,7 @@ struct Upload {
 /// Takes frames and gives back the packs that they became.
 pub(super) struct Pipeline<'scope> {
     frames: SyncSender<FrameJob>,
+    pushed: usize,
     packer: ScopedJoinHandle<'scope, Vec<NewPack>>,
 }
 
@@ -94,18 +95,26 @@ impl<'scope> Pipeline<'scope> {
             packer.run(&ready);
             packer.finished
         });
-        Self { frames, packer }
+        Self {
+            frames,
+            pushed: 0,
+            packer,
+        }
     }
 
     /// Queues a frame, waiting while the queues are full. False when nobody takes it any more.
-    pub(super) fn push(&self, job: FrameJob) -> bool {
+    pub(super) fn push(&mut self, job: FrameJob) -> bool {
+        self.pushed += 1;
         self.frames.send(job).is_ok()
     }
 
-    /// Waits until everything is stored or its replica given up.
-    pub(super) fn finish(self) -> Vec<NewPack> {
+    /// Waits until all frames are in packs that are stored or queued. `None` when a frame was
+    /// lost on the way, because a thread ended early: then nothing may be published.
+    pub(super) fn finish(self) -> Option<Vec<NewPack>> {
         drop(self.frames);
-        self.packer.join().unwrap_or_default()
+        let packs = self.packer.join().ok()?;
+        let packed: usize = packs.iter().map(|pack| pack.info.frames.len()).sum();
+        (packed == self.pushed).then_some(packs)
     }
 }
 

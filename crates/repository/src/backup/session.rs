@@ -13,7 +13,7 @@ use super::pipeline::{FrameJob, NewPack, Pipeline};
 use super::{BackupCounts, BackupOptions};
 use crate::chunker::{Chunker, Class};
 use crate::content::{Bytes, ChunkRef, Content, DEPTH_MAX, LIST_MAX, Node, encode_list};
-use crate::error::chain;
+use crate::error::{RepositoryError, chain};
 use crate::index::{Prefix, prefix_of};
 use crate::pack::{ChunkEntry, DATA_FRAME_BYTES, METADATA_FRAME_BYTES};
 use crate::snapshot::SnapshotFailure;
@@ -59,6 +59,8 @@ pub(super) struct Session<'scope, 'env> {
     links: HashMap<(u64, u64), Node>,
     buffer: Vec<u8>,
     walked: Walked,
+    /// Chunks could not be handed on: the tree has gaps.
+    is_stopped: bool,
 }
 
 impl<'scope, 'env> Session<'scope, 'env> {
@@ -84,6 +86,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
             links: HashMap::new(),
             buffer: Vec::new(),
             walked: Walked::default(),
+            is_stopped: false,
         }
     }
 
@@ -106,7 +109,8 @@ impl<'scope, 'env> Session<'scope, 'env> {
                     return;
                 }
             };
-            if done.is_err() || !self.storing.has_live() {
+            self.is_stopped = done.is_err() || !self.storing.has_live();
+            if self.is_stopped {
                 return;
             }
         }
@@ -114,7 +118,8 @@ impl<'scope, 'env> Session<'scope, 'env> {
 
     /// Ends the tree, waits until everything is stored, and gives what the walk leaves.
     pub(super) fn finish(mut self) -> (Walked, Vec<NewPack>) {
-        if !self.walked.is_cancelled && self.storing.has_live() {
+        let may_publish = !self.walked.is_cancelled && !self.is_stopped;
+        if may_publish && self.storing.has_live() {
             let storing = &mut self.storing;
             let root = self.tree.finish(&mut |page| storing.page(&page));
             if let Ok(root) = root {
@@ -124,7 +129,16 @@ impl<'scope, 'env> Session<'scope, 'env> {
             }
         }
         drop(self.parent);
-        (self.walked, self.storing.finish())
+        let copies = self.storing.copies;
+        let packs = self.storing.finish();
+        let is_whole = packs.is_some() && (self.walked.root.is_some() || !may_publish);
+        if !is_whole {
+            self.walked.root = None;
+            for copy in copies {
+                copy.fail(RepositoryError::Exhausted, self.options.monitor);
+            }
+        }
+        (self.walked, packs.unwrap_or_default())
     }
 
     fn entry(&mut self, entry: Entry, opener: Option<Opener>) -> Result<(), Stopped> {
@@ -315,7 +329,7 @@ impl Storing<'_, '_> {
         }
     }
 
-    fn finish(mut self) -> Vec<NewPack> {
+    fn finish(mut self) -> Option<Vec<NewPack>> {
         while let Some((_, frame)) = self.frames.pop_first() {
             if !self.pipeline.push(frame) {
                 break;

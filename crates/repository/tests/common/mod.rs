@@ -261,3 +261,38 @@ pub fn one_of_everything() -> TreeSource {
     source.add(special);
     source
 }
+
+/// Writes restored entries as text, one line each, content by its length and hash.
+pub fn manifest(collected: &BTreeMap<TreePath, Collected>) -> String {
+    let mut text = String::new();
+    for (path, restored) in collected {
+        let entry = &restored.entry;
+        let line = format!(
+            "{path} {:?} {:o} {}:{} {}:{} {}.{:09} {}.{:09} {} {} {} {} {} {:?} {:?} {}\n",
+            entry.kind,
+            entry.mode,
+            entry.owner.uid,
+            entry.owner.gid,
+            entry.owner.user.escape_ascii(),
+            entry.owner.group.escape_ascii(),
+            entry.modified.secs,
+            entry.modified.nanos,
+            entry.changed.secs,
+            entry.changed.nanos,
+            entry.size_bytes,
+            entry.inode,
+            entry.device,
+            entry.link_count,
+            blake3::hash(&restored.bytes),
+            restored.extents,
+            restored.link_to.as_ref().map(ToString::to_string),
+            entry
+                .xattrs
+                .iter()
+                .map(|x| blake3::hash(&x.value).to_string())
+                .collect::<String>(),
+        );
+        text.push_str(&line);
+    }
+    text
+}
