@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use edge::{Content, ContentEnd, Entry, EntryKind, Extent, SourceError, TreePath};
-use model::ErrorClass;
+use model::{ErrorClass, escape};
 use rustix::fs::{FileType, OFlags, SeekFrom, seek};
 use rustix::io::{Errno, pread};
 
@@ -19,14 +19,38 @@ const EXTENTS_MAX: usize = 65_536;
 /// How often a file that is replaced between being seen and being opened is looked at.
 const OPEN_TRIES: usize = 3;
 
+/// How the entries of one root are called in messages: by their real paths.
+#[derive(Debug)]
+pub(crate) struct Naming {
+    pub(crate) real: TreePath,
+    pub(crate) prefix: TreePath,
+}
+
+impl Naming {
+    /// Gives the real path of an entry, escaped.
+    pub(crate) fn object(&self, path: &TreePath) -> String {
+        let below = path.components().get(self.prefix.components().len()..);
+        let mut text = String::new();
+        for component in self
+            .real
+            .components()
+            .iter()
+            .chain(below.unwrap_or_default())
+        {
+            text.push('/');
+            text.push_str(&escape(component));
+        }
+        text
+    }
+}
+
 /// Where one file is: enough to open it, also later and on another thread.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) directory: Arc<Directory>,
     pub(crate) name: Vec<u8>,
     pub(crate) path: TreePath,
-    /// For messages, escaped.
-    pub(crate) object: String,
+    pub(crate) naming: Arc<Naming>,
     pub(crate) users: Arc<Users>,
 }
 
@@ -36,10 +60,10 @@ impl Place {
         let (descriptor, status) = self.open_checked()?;
         let mut entry = status.entry(self.path.clone(), EntryKind::File, &self.users);
         entry.xattrs = status::xattrs_of_descriptor(&descriptor)
-            .map_err(|error| failed("reading attributes of", &self.object, error))?;
+            .map_err(|error| failed("reading attributes of", &self.object(), error))?;
         let extents = if status.may_have_holes() {
             data_extents(&descriptor, status.size())
-                .map_err(|error| failed("finding holes of", &self.object, error.into()))?
+                .map_err(|error| failed("finding holes of", &self.object(), error.into()))?
         } else {
             None
         };
@@ -49,23 +73,28 @@ impl Place {
             ranges: Ranges::new(extents.as_deref(), status.size()),
             extents,
             is_short: false,
-            object: self.object.clone(),
+            naming: Arc::clone(&self.naming),
+            path: self.path.clone(),
         };
         Ok((entry, Box::new(content)))
     }
 
+    fn object(&self) -> String {
+        self.naming.object(&self.path)
+    }
+
     fn open_checked(&self) -> Result<(OwnedFd, Status), SourceError> {
-        let fail = |error: io::Error| failed("opening", &self.object, error);
+        let fail = |error: io::Error| failed("opening", &self.object(), error);
         let directory = self.directory.open().map_err(fail)?;
         for _ in 0..OPEN_TRIES {
             let seen = status::of_name(&directory, &self.name).map_err(|e| fail(e.into()))?;
             if seen.file_type() != FileType::RegularFile {
-                return Err(changed("opening", &self.object, "it is no longer a file"));
+                return Err(changed("opening", &self.object(), "it is no longer a file"));
             }
             if !seen.identity().same_mount(self.directory.identity()) {
                 return Err(changed(
                     "opening",
-                    &self.object,
+                    &self.object(),
                     "something is mounted on it",
                 ));
             }
@@ -81,7 +110,7 @@ impl Place {
         }
         Err(changed(
             "opening",
-            &self.object,
+            &self.object(),
             "it is replaced all the time",
         ))
     }
@@ -188,7 +217,8 @@ struct FileContent {
     extents: Option<Vec<Extent>>,
     ranges: Ranges,
     is_short: bool,
-    object: String,
+    naming: Arc<Naming>,
+    path: TreePath,
 }
 
 impl Content for FileContent {
@@ -218,7 +248,7 @@ impl Content for FileContent {
 
     fn finish(self: Box<Self>) -> Result<ContentEnd, SourceError> {
         let now = status::of_descriptor(&self.descriptor)
-            .map_err(|error| failed("reading", &self.object, error.into()))?;
+            .map_err(|error| failed("reading", &self.naming.object(&self.path), error.into()))?;
         if self.is_short || !now.is_as(&self.opened) {
             return Ok(ContentEnd::Changed);
         }

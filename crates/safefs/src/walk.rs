@@ -7,11 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use edge::{Entry, EntryKind, FileTime, Opener, Source, SourceError, SourceItem, TreePath, XAttr};
-use model::escape;
 use rustix::fs::{FileType, RawDir, SeekFrom, readlinkat, seek};
 use rustix::io::Errno;
 
-use crate::content::{Place, failed};
+use crate::content::{Naming, Place, failed};
 use crate::directory::{Directory, Pool};
 use crate::exclude::Excludes;
 use crate::merge::Merged;
@@ -44,7 +43,12 @@ impl Walker {
     /// Prepares the walk. Nothing is opened before it is asked for.
     #[must_use]
     pub fn new(roots: Vec<Root>, users: &Arc<Users>) -> Self {
-        let walk = |root| Box::new(RootWalk::new(root, Arc::clone(users))) as Box<dyn Source>;
+        // One pool for all: the roots of one directory are all entered before the first is walked.
+        let pool = Arc::new(Pool::default());
+        let walk = |root| {
+            let walk = RootWalk::new(root, Arc::clone(users), Arc::clone(&pool));
+            Box::new(walk) as Box<dyn Source>
+        };
         Self(Merged::new(roots.into_iter().map(walk).collect()))
     }
 }
@@ -58,6 +62,7 @@ impl Source for Walker {
 /// The walk over one tree.
 struct RootWalk {
     root: Root,
+    naming: Arc<Naming>,
     users: Arc<Users>,
     pool: Arc<Pool>,
     /// How many components of the prefix were given, 0 at the start.
@@ -88,11 +93,16 @@ struct Subdirectory {
 }
 
 impl RootWalk {
-    fn new(root: Root, users: Arc<Users>) -> Self {
+    fn new(root: Root, users: Arc<Users>, pool: Arc<Pool>) -> Self {
+        let naming = Arc::new(Naming {
+            real: root.path.clone(),
+            prefix: root.prefix.clone(),
+        });
         Self {
             root,
+            naming,
             users,
-            pool: Arc::default(),
+            pool,
             given: 0,
             listing: None,
             stack: Vec::new(),
@@ -174,7 +184,7 @@ impl RootWalk {
 
     fn enter_root(&mut self, directory: Arc<Directory>) {
         let prefix = self.root.prefix.clone();
-        let object = self.root.path.to_string();
+        let object = self.object(&prefix);
         let described = directory.open().and_then(|descriptor| {
             let status = status::of_descriptor(&descriptor)?;
             let mut entry = status.entry(prefix.clone(), EntryKind::Directory, &self.users);
@@ -258,12 +268,11 @@ impl RootWalk {
         descriptor: &OwnedFd,
         (name, path, status): (&[u8], TreePath, Status),
     ) {
-        let object = self.object(&path);
         let kind = match kind_of(descriptor, name, &status) {
             Ok(Some(kind)) => kind,
             Ok(None) => return,
             Err(error) => {
-                let error = failed("reading link", &object, error.into());
+                let error = failed("reading link", &self.object(&path), error.into());
                 return self.ready.push_back(SourceItem::Failed(error));
             }
         };
@@ -272,7 +281,7 @@ impl RootWalk {
                 directory: Arc::clone(directory),
                 name: name.to_vec(),
                 path: path.clone(),
-                object: object.clone(),
+                naming: Arc::clone(&self.naming),
                 users: Arc::clone(&self.users),
             };
             Box::new(move || place.open()) as Opener
@@ -281,7 +290,7 @@ impl RootWalk {
         match attributes(descriptor, name) {
             Ok(xattrs) => entry.xattrs = xattrs,
             Err(error) => {
-                let error = failed("reading attributes of", &object, error);
+                let error = failed("reading attributes of", &self.object(&entry.path), error);
                 self.ready.push_back(SourceItem::Failed(error));
             }
         }
@@ -313,17 +322,8 @@ impl RootWalk {
         true
     }
 
-    /// The real path of an entry, escaped, for messages.
     fn object(&self, path: &TreePath) -> String {
-        let below = self.root.prefix.components().len();
-        let real = self.root.path.components().iter();
-        let below = path.components().get(below..).unwrap_or_default();
-        let mut text = String::new();
-        for component in real.chain(below) {
-            text.push('/');
-            text.push_str(&escape(component));
-        }
-        text
+        self.naming.object(path)
     }
 }
 

@@ -19,7 +19,7 @@ use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
 use model::escape;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
 
-use crate::directory::{CAREFUL, Directory};
+use crate::directory::{CAREFUL, Directory, Pool};
 use crate::users::Users;
 
 use metadata::Metadata;
@@ -99,8 +99,10 @@ impl RestoreTarget {
         users: Users,
     ) -> Result<Self, TargetError> {
         let mut target = Self::empty(policy, users);
+        let pool = Arc::new(Pool::default());
         for (number, (snapshot, destination)) in roots.iter().enumerate() {
-            let stage = Stage::beside(&format!("{id}-{number}"), id, snapshot, destination)?;
+            let stage_id = format!("{id}-{number}");
+            let stage = Stage::beside((&stage_id, id), snapshot, destination, &pool)?;
             target.stages.push(stage);
         }
         Ok(target)

@@ -47,10 +47,10 @@ enum Purpose {
 impl Stage {
     /// Makes staging beside a destination that is to be replaced.
     pub(super) fn beside(
-        stage_id: &str,
-        undo_id: &str,
+        (stage_id, undo_id): (&str, &str),
         snapshot: &TreePath,
         destination: &TreePath,
+        pool: &Arc<Pool>,
     ) -> Result<Self, TargetError> {
         let fail = |error| failed_at("staging beside", destination.to_string().as_bytes(), error);
         let Some((parent, name)) = destination.split() else {
@@ -58,7 +58,7 @@ impl Stage {
                 "the root directory is never replaced",
             )));
         };
-        let home = Directory::absolute(parent, &Arc::new(Pool::default())).map_err(fail)?;
+        let home = Directory::absolute(parent, pool).map_err(fail)?;
         let purpose = Purpose::Replace {
             name: name.to_vec(),
             undo_name: format!(".backstay-undo-{undo_id}"),
