@@ -53,6 +53,20 @@ pub struct Settings {
     pub generation: Option<u64>,
 }
 
+impl Guard {
+    /// Reads the guard file alone; without one, the ordinary bounds hold.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of the file: then nothing is to be allowed.
+    pub fn load(folders: &Folders) -> Result<Self, Problems> {
+        let mut merge = Merge::default();
+        let guard = merge.one(&folders.etc.join("guard.toml"), Self::read);
+        Problems::none_or(merge.problems)?;
+        Ok(guard.unwrap_or_default())
+    }
+}
+
 /// What a generation's text holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Generation {

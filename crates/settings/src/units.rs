@@ -80,6 +80,8 @@ impl TimerWish {
 /// Everything that systemd is to have, in files and armed timers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Wanted {
+    /// The generation that was merged in, for the headers.
+    pub generation: Option<u64>,
     /// Bodies by path below `/etc/systemd/system`.
     pub files: BTreeMap<String, String>,
     /// The timers to be armed.
@@ -130,7 +132,10 @@ pub fn schedule_of(path: &str) -> Option<ScheduleName> {
 /// copies at other destinations would fail with it.
 #[must_use]
 pub fn render(settings: &Settings, year: i16, exists: &dyn Fn(&Path) -> bool) -> Wanted {
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted {
+        generation: settings.generation,
+        ..Wanted::default()
+    };
     for schedule in settings.schedules.values() {
         let name = &schedule.name;
         wanted.schedules.insert(name.clone());
