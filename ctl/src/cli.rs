@@ -1,6 +1,5 @@
 //! What can be typed.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,12 +8,16 @@ use clap_complete::Shell;
 use model::{Exit, ScheduleName};
 
 use crate::apply;
+use crate::browse::{self, LsArguments, SnapshotsArguments};
 use crate::configuration::{self, ValidateArguments};
 use crate::credential::{self, CredentialVerb};
 use crate::history::{self, HistoryArguments};
+use crate::init::{self, InitArguments};
 use crate::join::{self, JoinArguments};
+use crate::key::{self, KeyVerb};
 use crate::pages;
 use crate::problem::Problem;
+use crate::restore::{self, RestoreArguments};
 use crate::run::{self, RunArguments};
 use crate::schedule;
 use crate::screen::{Color, Screen};
@@ -55,6 +58,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Check what the agent needs here and put it right, the account for database dumps too
+    Init(InitArguments),
     /// Bind this server to a controller
     Join(JoinArguments),
     /// Show the server on one page: what runs, what is due, what went wrong
@@ -70,6 +75,15 @@ enum Verb {
     Validate(ValidateArguments),
     /// Show runs: when, how they ended, how much was read and stored
     History(HistoryArguments),
+    /// Show which snapshots there are
+    Snapshots(SnapshotsArguments),
+    /// Show what is in a snapshot
+    Ls(LsArguments),
+    /// Restore a snapshot or a part of it
+    Restore(RestoreArguments),
+    /// Show the key that opens a schedule's backups
+    #[command(subcommand)]
+    Key(KeyVerb),
     /// Keep what this server needs to reach a destination
     #[command(subcommand)]
     Credential(CredentialVerb),
@@ -110,7 +124,7 @@ pub fn main() -> ExitCode {
     let exit = match run(arguments.verb, &server, &mut screen) {
         Ok(exit) => exit,
         Err(problem) => {
-            report(&problem, &arguments.global);
+            screen.complain(&problem);
             problem.exit()
         }
     };
@@ -119,6 +133,11 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem> {
     match verb {
+        Verb::Init(arguments) => init::init(server, &arguments, screen),
+        Verb::Snapshots(arguments) => browse::snapshots(server, &arguments, screen),
+        Verb::Ls(arguments) => browse::ls(server, &arguments, screen),
+        Verb::Restore(arguments) => restore::restore(server, &arguments, screen),
+        Verb::Key(verb) => key::key(server, &verb, screen),
         Verb::Join(arguments) => join::join(server, &arguments),
         Verb::Status(arguments) => status::status(server, &arguments, screen),
         Verb::Plan => apply::plan(server, screen),
@@ -132,15 +151,4 @@ fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem
         Verb::Man { directory } => pages::man(Arguments::command(), &directory),
         Verb::Completions { shell } => pages::completions(Arguments::command(), shell, screen),
     }
-}
-
-fn report(problem: &Problem, global: &Global) {
-    let mut stream = io::stderr();
-    let text = if global.json {
-        problem.for_programs()
-    } else {
-        problem.for_people(global.color.wanted(&stream))
-    };
-    // When standard error is closed, the exit code is all that is left to say.
-    drop(stream.write_all(text.as_bytes()));
 }

@@ -88,7 +88,7 @@ fn folders(server: &Server) -> Result<Folders, Problem> {
     }
     Ok(Folders {
         etc,
-        generation: None,
+        generation: server.generation()?,
     })
 }
 

@@ -20,6 +20,9 @@ pub struct JoinArguments {
     ///
     /// "-" reads it from standard input. A code is good once, for an hour.
     code: Option<String>,
+    /// Join although this server has joined a controller before
+    #[arg(long)]
+    anew: bool,
 }
 
 /// Joins the controller that the code names.
@@ -45,6 +48,7 @@ pub fn join(server: &Server, arguments: &JoinArguments) -> Result<Exit, Problem>
     };
     let mut child = Command::new(&agent)
         .arg("join")
+        .args(arguments.anew.then_some("--anew"))
         .stdin(Stdio::piped())
         .spawn()
         .map_err(failed)?;

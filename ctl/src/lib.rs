@@ -5,6 +5,7 @@
 //! `screen` how it answers. Exit codes are those of `docs/exit-codes.md`.
 
 pub mod apply;
+pub mod browse;
 mod cli;
 pub mod configuration;
 pub mod control;
@@ -12,10 +13,14 @@ pub mod credential;
 pub mod credentials;
 pub mod follow;
 pub mod history;
+pub mod init;
 pub mod join;
+pub mod key;
 pub mod pages;
 pub mod problem;
 pub mod prompt;
+pub mod reach;
+pub mod restore;
 pub mod run;
 pub mod schedule;
 pub mod screen;

@@ -42,6 +42,13 @@ impl Problem {
         }
     }
 
+    /// Says where it happened, in front of what could not be done.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        self.what = format!("{place}: {}", self.what);
+        self
+    }
+
     /// Adds one cause.
     #[must_use]
     pub fn cause(mut self, cause: impl fmt::Display) -> Self {

@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::problem::Problem;
+
 /// When to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Color {
@@ -130,10 +132,11 @@ impl Table {
     }
 }
 
-/// Standard output, as this call wants it.
+/// Standard output, as this call wants it; problems go to standard error.
 pub struct Screen {
     json: bool,
     color: bool,
+    color_of_problems: bool,
     out: Box<dyn Write>,
 }
 
@@ -144,6 +147,7 @@ impl Screen {
         Self {
             json,
             color: color.wanted(&out) && !json,
+            color_of_problems: color.wanted(&io::stderr()),
             out: Box::new(out),
         }
     }
@@ -151,6 +155,17 @@ impl Screen {
     /// True when a program reads.
     pub const fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Writes a problem to standard error. When that is closed, the exit code is all that is left
+    /// to say.
+    pub fn complain(&self, problem: &Problem) {
+        let text = if self.json {
+            problem.for_programs()
+        } else {
+            problem.for_people(self.color_of_problems)
+        };
+        drop(io::stderr().write_all(text.as_bytes()));
     }
 
     /// Writes one JSON document.
@@ -256,6 +271,7 @@ mod tests {
         write(&mut Screen {
             json: false,
             color,
+            color_of_problems: color,
             out: Box::new(sheet.clone()),
         });
         String::from_utf8(sheet.0.lock().unwrap().clone()).unwrap()

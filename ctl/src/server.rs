@@ -1,16 +1,24 @@
 //! This server's files, as `docs/ARCHITECTURE.md` names them, below a root that is `/` unless a
 //! rescued disk is looked at.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use ledger::{Ledger, LedgerError};
 use model::Exit;
+use protocol::JoinRecord;
 
 use crate::problem::Problem;
 
 /// Where the agent's program lies.
 pub const AGENT: &str = "usr/lib/backstay/backstay-agentd";
+
+/// The longest generation that is read, in bytes.
+const GENERATION_BYTES_MAX: u64 = 1 << 20;
+
+/// The longest join record that is read, in bytes.
+const JOIN_RECORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// A server's file system.
 #[derive(Debug, Clone)]
@@ -57,6 +65,46 @@ impl Server {
     /// `/run/backstay/apply.sock`.
     pub fn apply_socket(&self) -> PathBuf {
         self.root.join("run/backstay/apply.sock")
+    }
+
+    /// Reads the accepted generation: its number and text. None when no controller sent one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn generation(&self) -> Result<Option<(u64, String)>, Problem> {
+        let current = self.generations().join("current");
+        let unreadable = |error: &std::io::Error| {
+            if error.kind() == ErrorKind::PermissionDenied {
+                return not_allowed(&format!("reading {}", current.display()));
+            }
+            Problem::new(Exit::Failed, "cannot read the accepted generation")
+                .cause(format!("reading {}", current.display()))
+                .because(error)
+                .hint("journalctl -u backstay-apply -n 50")
+        };
+        let target = match std::fs::read_link(&current) {
+            Ok(target) => target,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(&error)),
+        };
+        let number = target
+            .file_stem()
+            .and_then(|stem| stem.to_str()?.parse().ok());
+        let Some(number) = number else {
+            return Err(unreadable(&ErrorKind::InvalidData.into()));
+        };
+        let mut text = String::new();
+        File::open(&current)
+            .and_then(|file| file.take(GENERATION_BYTES_MAX).read_to_string(&mut text))
+            .map_err(|error| unreadable(&error))?;
+        Ok(Some((number, text)))
+    }
+
+    /// Reads which controller this server joined. None when it stands alone.
+    pub fn joined(&self) -> Option<JoinRecord> {
+        let file = File::open(self.identity().join("join.json")).ok()?;
+        serde_json::from_reader(file.take(JOIN_RECORD_BYTES_MAX)).ok()
     }
 
     fn ledger_path(&self) -> PathBuf {

@@ -81,7 +81,7 @@ pub fn status(
     server.installed()?;
     let settings = configuration::load(server)?;
     let ledger = server.ledger()?;
-    let mut status = gather(&settings, ledger.as_ref())?;
+    let mut status = gather(server, &settings, ledger.as_ref())?;
     status.add_system(control::status(server));
     let exit = if arguments.check && !status.is_well() {
         Exit::Partial
@@ -101,7 +101,12 @@ fn is_unwell(row: &ScheduleRow) -> bool {
     row.enabled && !matches!(last, None | Some(RunState::Ok | RunState::Running))
 }
 
-fn gather(settings: &Settings, ledger: Option<&Ledger>) -> Result<Status, Problem> {
+fn gather(
+    server: &Server,
+    settings: &Settings,
+    ledger: Option<&Ledger>,
+) -> Result<Status, Problem> {
+    let joined = server.joined();
     let (running, results_waiting) = match ledger {
         Some(ledger) => (
             ledger.progress().map_err(|e| ledger_problem(&e))?,
@@ -110,8 +115,11 @@ fn gather(settings: &Settings, ledger: Option<&Ledger>) -> Result<Status, Proble
         None => (Vec::new(), 0),
     };
     Ok(Status {
-        server: settings.agent.server.as_ref().map(ToString::to_string),
-        controller: settings.agent.controller.clone(),
+        server: match &joined {
+            Some(record) => Some(record.server_name.to_string()),
+            None => settings.agent.server.as_ref().map(ToString::to_string),
+        },
+        controller: joined.map(|record| record.host),
         version: env!("CARGO_PKG_VERSION"),
         schedules: schedule::rows(settings, ledger)?,
         running,
@@ -128,7 +136,7 @@ fn show(status: &Status, screen: &mut Screen) -> Result<(), Problem> {
         plain(format!("  Backstay {}", status.version)),
     ])?;
     let controller = match &status.controller {
-        Some(url) => format!("controller {url}"),
+        Some(host) => format!("controller {host}"),
         None => "no controller: this server stands alone".to_owned(),
     };
     let waiting = match usize::try_from(status.results_waiting) {

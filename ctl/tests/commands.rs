@@ -336,3 +336,53 @@ fn status_shows_what_systemd_has() {
     assert!(shown.ends_with("--- exit 0\n"), "{shown}");
     served.join().unwrap();
 }
+
+#[test]
+fn what_a_controller_sent_is_listed_with_the_rest() {
+    let host = configured();
+    let sent = NIGHTLY.replace("schedule.nightly", "schedule.weekly");
+    host.write("var/lib/backstay/generations/7.toml", &sent);
+    let current = host.path("var/lib/backstay/generations/current");
+    std::os::unix::fs::symlink("7.toml", current).unwrap();
+    let shown = host.run(&["schedule", "show", "weekly"]);
+    assert!(
+        shown.contains("# generation 7:2\n[schedule.weekly]"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_key_that_was_never_made_is_said_to_be_missing() {
+    let host = configured();
+    insta::assert_snapshot!(host.run(&["key", "export", "nightly"]));
+    insta::assert_snapshot!(host.run(&["snapshots", "nightly"]));
+    insta::assert_snapshot!(host.run(&["restore", "nightly", "--to", "/nowhere"]));
+    insta::assert_snapshot!(host.run(&["restore", "nightly"]));
+}
+
+#[test]
+fn an_empty_credential_is_not_stored() {
+    let host = configured();
+    insta::assert_snapshot!(host.run(&["credential", "set", "local"]));
+}
+
+#[test]
+fn who_is_not_root_is_told_what_to_type() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    use std::os::unix::process::CommandExt as _;
+    // The program may lie where only root can look, so that nobody gets a copy.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = folder.path().join("backstayctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_backstayctl"), &program).unwrap();
+    let mut command = std::process::Command::new(program);
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command
+        .args(["schedule", "run", "nightly"])
+        .current_dir("/")
+        .output()
+        .unwrap();
+    insta::assert_snapshot!(Host::empty().shown(&output));
+}

@@ -1,5 +1,7 @@
 //! A server's file system in a temporary directory, and `backstayctl` run on it.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;

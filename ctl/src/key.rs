@@ -1,0 +1,122 @@
+//! `key export`: the key that opens a schedule's backups, to keep elsewhere.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use model::{Exit, ScheduleName, Secret};
+use ops::ScheduleKey;
+
+use crate::credentials;
+use crate::problem::Problem;
+use crate::screen::{Screen, plain};
+use crate::server::Server;
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Show the key that opens a schedule's backups, to keep elsewhere
+    ///
+    /// Whoever has it can read these backups; without it nobody can. It opens them on any machine:
+    /// see 'backstayctl restore --help', --repo and --key-file.
+    Export(ExportArguments),
+}
+
+/// Which key, and where to.
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// Which schedule
+    #[arg(value_name = "SCHEDULE")]
+    schedule: ScheduleName,
+    /// Write it to a new file that only you can read, instead of showing it
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Does what was asked with a key.
+///
+/// # Errors
+///
+/// When there is no such key or the file cannot be written.
+pub fn key(server: &Server, verb: &KeyVerb, screen: &mut Screen) -> Result<Exit, Problem> {
+    let KeyVerb::Export(arguments) = verb;
+    server.as_root("reading a key")?;
+    server.installed()?;
+    let name = &arguments.schedule;
+    let text = load(server, name)?.to_text();
+    if let Some(path) = &arguments.output {
+        write(path, &text)?;
+        if !screen.is_json() {
+            screen.line(&[plain(format!(
+                "Wrote the key of schedule {name} to {}. Keep it away from this server.",
+                path.display()
+            ))])?;
+        }
+    } else if !screen.is_json() {
+        screen.line(&[plain(text.reveal())])?;
+    }
+    if screen.is_json() {
+        let shown = arguments.output.is_none().then(|| text.reveal());
+        screen.json(&serde_json::json!({
+            "schedule": name,
+            "key": shown,
+            "written_to": arguments.output,
+        }))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Reads the key of a schedule of this server.
+///
+/// # Errors
+///
+/// When there is none, or it was encrypted on another machine.
+pub fn load(server: &Server, name: &ScheduleName) -> Result<ScheduleKey, Problem> {
+    let id = format!("schedule-{name}");
+    let path = server.credential_store().join(format!("{id}.cred"));
+    if !path.exists() {
+        return Err(Problem::new(
+            Exit::Failed,
+            format!("schedule {name} has no key on this server"),
+        )
+        .cause(format!("{} does not exist", path.display()))
+        .hint("a key is made when a schedule is applied first: backstayctl apply")
+        .hint("backstayctl schedule list"));
+    }
+    let bytes = credentials::decrypt(&id, &path)?;
+    let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+        Problem::new(
+            Exit::Damage,
+            format!("the key of schedule {name} is damaged"),
+        )
+        .cause(format!(
+            "{} holds {} bytes instead of 32",
+            path.display(),
+            bytes.len()
+        ))
+    })?;
+    Ok(ScheduleKey::from_bytes(key))
+}
+
+fn write(path: &Path, text: &Secret) -> Result<(), Problem> {
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| {
+            file.write_all(text.reveal().as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()
+        });
+    written.map_err(|error| {
+        Problem::new(
+            Exit::Failed,
+            format!("cannot write the key to {}", path.display()),
+        )
+        .because(&error)
+        .hint("name a file that does not exist yet")
+    })
+}

@@ -1,0 +1,273 @@
+//! How backups are reached: through a schedule of this server, or straight at a place with a key.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use model::{DestinationName, Exit, ScheduleName, Secret};
+use ops::{Domain, OpenError, RepositoryError, S3Credential, ScheduleKey, Snapshot, StorePlace};
+use settings::{Credential, Destination};
+
+use crate::configuration;
+use crate::credentials;
+use crate::key;
+use crate::problem::Problem;
+use crate::prompt;
+use crate::server::Server;
+
+/// The longest key or credential file, in bytes.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// A place and what opens it, given on the command line.
+#[derive(Debug, Args)]
+pub struct PlaceArguments {
+    /// Read backups straight from here, without an agent: a directory, or
+    /// s3://BUCKET/PATH?endpoint=URL&region=NAME
+    #[arg(long, value_name = "PLACE", requires = "key_file")]
+    repo: Option<String>,
+    /// The file with the schedule's key, as 'key export' wrote it; "-" asks for it
+    #[arg(long, value_name = "FILE", requires = "repo")]
+    key_file: Option<PathBuf>,
+    /// The file with access key id and secret access key, one line each; asked for when not given
+    #[arg(long, value_name = "FILE", requires = "repo")]
+    access_key_file: Option<PathBuf>,
+}
+
+/// One place where snapshots of one key may be.
+pub struct Reached {
+    /// The destination's name, when it is one of this server's.
+    pub destination: Option<DestinationName>,
+    /// The domain, or why it cannot be opened.
+    pub domain: Result<Domain, Problem>,
+}
+
+impl PlaceArguments {
+    /// True when a place was given, so that nothing of this server is looked at.
+    pub const fn is_given(&self) -> bool {
+        self.repo.is_some()
+    }
+
+    /// Opens the place that was given.
+    ///
+    /// # Errors
+    ///
+    /// When place or key are not understood, the place cannot be reached, or the key is another's.
+    pub fn open(&self) -> Result<Domain, Problem> {
+        let repo = self.repo.as_deref().unwrap_or_default();
+        let key = ScheduleKey::parse(self.key_text()?.reveal()).map_err(|error| {
+            Problem::new(Exit::Usage, "cannot understand the schedule key")
+                .because(&error)
+                .hint("the key is the line that 'backstayctl key export SCHEDULE' shows")
+        })?;
+        let credential = self.credential(repo)?;
+        let place = StorePlace::parse(repo, credential.as_ref()).map_err(|error| {
+            Problem::new(Exit::Usage, "cannot understand --repo")
+                .because(&error)
+                .hint("--repo /srv/backup")
+                .hint("--repo 's3://BUCKET/PATH?endpoint=https://s3.example.net'")
+        })?;
+        ops::open_domain(&place, &key).map_err(|error| open_problem(&error))
+    }
+
+    fn key_text(&self) -> Result<Secret, Problem> {
+        match self.key_file.as_deref() {
+            None => Err(Problem::new(Exit::Usage, "--key-file is missing")),
+            Some(path) if path == Path::new("-") => prompt::secret("Schedule key: "),
+            Some(path) => secret_file(path, "the schedule key"),
+        }
+    }
+
+    fn credential(&self, repo: &str) -> Result<Option<Secret>, Problem> {
+        if !repo.starts_with("s3://") {
+            return Ok(None);
+        }
+        let (access_key_id, secret_access_key) = match &self.access_key_file {
+            Some(path) => access_key(path)?,
+            None => (
+                prompt::open("Access key id: ")?,
+                prompt::secret("Secret access key: ")?,
+            ),
+        };
+        let credential = S3Credential {
+            access_key_id,
+            secret_access_key,
+        };
+        Ok(Some(credential.to_text()))
+    }
+}
+
+/// Opens the destinations of a schedule of this server, or the one that is named.
+///
+/// # Errors
+///
+/// When there is no such schedule or destination, or its key cannot be read. A destination that
+/// cannot be opened is given with its problem.
+pub fn of_schedule(
+    server: &Server,
+    name: &ScheduleName,
+    only: Option<&DestinationName>,
+) -> Result<Vec<Reached>, Problem> {
+    server.as_root("reading backups of this server")?;
+    let settings = configuration::load(server)?;
+    let schedule = configuration::schedule(&settings, name)?;
+    let key = key::load(server, name)?;
+    let wanted = |destination: &&Destination| only.is_none_or(|only| destination.name == *only);
+    let reached: Vec<Reached> = settings
+        .destinations_of(schedule)
+        .filter(wanted)
+        .map(|destination| Reached {
+            destination: Some(destination.name.clone()),
+            domain: open(server, destination, &key),
+        })
+        .collect();
+    match (reached.is_empty(), only) {
+        (true, Some(only)) => Err(Problem::new(
+            Exit::Failed,
+            format!("schedule {name} has no destination {only}"),
+        )
+        .hint(format!("backstayctl schedule show {name}"))),
+        _ => Ok(reached),
+    }
+}
+
+fn open(server: &Server, destination: &Destination, key: &ScheduleKey) -> Result<Domain, Problem> {
+    let name = &destination.name;
+    let secret = match &destination.credential {
+        Credential::None => None,
+        Credential::Sealed(sealed) => {
+            let id = format!("destination-{sealed}");
+            let path = server.credential_store().join(format!("{id}.cred"));
+            let bytes = credentials::decrypt(&id, &path)
+                .map_err(|problem| problem.hint(format!("backstayctl credential set {sealed}")))?;
+            Some(Secret::new(String::from_utf8_lossy(&bytes).into_owned()))
+        }
+        Credential::File(path) => Some(secret_file(path, "the credential")?),
+    };
+    let place = StorePlace::new(&destination.place, secret.as_ref()).map_err(|error| {
+        Problem::new(
+            Exit::BadConfiguration,
+            format!("cannot use destination {name}"),
+        )
+        .because(&error)
+        .hint(format!("backstayctl credential set {name}"))
+    })?;
+    ops::open_domain(&place, key).map_err(|error| open_problem(&error))
+}
+
+/// Gives the problem that it is when a place cannot be opened.
+pub fn open_problem(error: &OpenError) -> Problem {
+    let exit = error.exit();
+    let problem = Problem::new(exit, "cannot open the backups").because(error);
+    match exit {
+        Exit::NoRepository => {
+            problem.hint("check the path; before its first run a schedule has no backups")
+        }
+        Exit::WrongKey => {
+            problem.hint("each schedule has its own key: backstayctl key export SCHEDULE")
+        }
+        Exit::Unreachable => problem.hint("nothing was changed; try again when it can be reached"),
+        Exit::Damage => problem.hint("read from another destination: --from NAME"),
+        _ => problem,
+    }
+}
+
+/// Gives the problem that an error of the engine is.
+pub fn repository_problem(what: &str, error: &RepositoryError) -> Problem {
+    let exit = error.exit();
+    let problem = Problem::new(exit, what).because(error);
+    match exit {
+        Exit::Damage => problem.hint("try another destination with --from, or an older snapshot"),
+        Exit::Unreachable => problem.hint("nothing was changed; try again when it can be reached"),
+        _ => problem,
+    }
+}
+
+/// Finds a snapshot by `latest`, its id, or the beginning of its id.
+///
+/// # Errors
+///
+/// When there is none or more than one, or the list cannot be read.
+pub fn snapshot(domain: &Domain, word: &str) -> Result<Snapshot, Problem> {
+    let place = domain.place();
+    let list = domain
+        .snapshots()
+        .map_err(|error| repository_problem("cannot list the snapshots", &error))?;
+    if word == "latest" {
+        return list.snapshots.into_iter().next_back().ok_or_else(|| {
+            Problem::new(
+                Exit::Failed,
+                format!("{place} holds no snapshot of this schedule"),
+            )
+        });
+    }
+    let mut found: Vec<Snapshot> = list
+        .snapshots
+        .into_iter()
+        .filter(|snapshot| snapshot.id.to_string().starts_with(word))
+        .collect();
+    match (found.pop(), found.len()) {
+        (Some(snapshot), 0) => Ok(snapshot),
+        (None, _) => Err(Problem::new(
+            Exit::Failed,
+            format!(
+                "{place} holds no snapshot {:?}",
+                model::escape(word.as_bytes())
+            ),
+        )
+        .hint("backstayctl snapshots, or \"latest\"")),
+        (Some(_), others) => Err(Problem::new(
+            Exit::Usage,
+            format!(
+                "{} snapshots begin with {word:?}: give more digits",
+                others + 1
+            ),
+        )),
+    }
+}
+
+fn access_key(path: &Path) -> Result<(String, Secret), Problem> {
+    let text = secret_file(path, "the access key")?;
+    let mut lines = text.reveal().lines().map(str::trim);
+    match (lines.next(), lines.next(), lines.next()) {
+        (Some(id), Some(secret), None) if !id.is_empty() && !secret.is_empty() => {
+            Ok((id.to_owned(), Secret::new(secret.to_owned())))
+        }
+        _ => Err(Problem::new(
+            Exit::Usage,
+            format!("{} does not hold two lines", path.display()),
+        )
+        .hint("first line: access key id, second line: secret access key")),
+    }
+}
+
+fn secret_file(path: &Path, what: &str) -> Result<Secret, Problem> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error: io::Error| {
+            Problem::new(
+                Exit::Failed,
+                format!("cannot read {what} from {}", path.display()),
+            )
+            .because(&error)
+        })?;
+    let text = Secret::new(text);
+    Ok(Secret::new(text.reveal().trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_key_is_two_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s3");
+        std::fs::write(&path, "id\nsecret\n").unwrap();
+        let (id, secret) = access_key(&path).unwrap();
+        assert_eq!((id.as_str(), secret.reveal()), ("id", "secret"));
+        std::fs::write(&path, "id secret\n").unwrap();
+        assert!(access_key(&path).is_err());
+    }
+}

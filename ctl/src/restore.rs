@@ -1,0 +1,409 @@
+//! `restore`: on a server by its own unit, which has the rights; straight from a place by this
+//! program, with neither agent nor controller.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use clap::Args;
+use edge::{Event, Monitor, Phase, TreePath};
+use indicatif::ProgressBar;
+use ledger::{Command, CommandState, Progress};
+use model::{
+    ByteCount, CommandId, DestinationName, Exit, Instant, RunId, ScheduleName, SnapshotId,
+};
+use ops::{RestoreError, RestoreOutcome, RestoreTo};
+use protocol::RestoreTarget;
+use protocol::control::ControlRequest;
+use serde::{Deserialize, Serialize};
+
+use crate::browse::{self, Opened, schedule_name, tree_path};
+use crate::control;
+use crate::follow;
+use crate::problem::Problem;
+use crate::prompt;
+use crate::reach::{self, PlaceArguments, Reached, repository_problem};
+use crate::screen::{Screen, Tone, plain, toned};
+use crate::server::{Server, ledger_problem};
+use crate::time::now;
+
+/// How long a queued restore may wait for its unit, in seconds.
+const LAPSES_AFTER_SECS: i64 = 3600;
+
+/// How many failures are shown one by one.
+const FAILURES_SHOWN_MAX: usize = 20;
+
+/// What to restore, and where to.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "backstayctl restore SCHEDULE [SNAPSHOT] --to DIR [--path PATH]\n       \
+                            backstayctl restore SCHEDULE [SNAPSHOT] --in-place [--path PATH]\n       \
+                            backstayctl restore --repo PLACE --key-file FILE [SNAPSHOT] --to DIR [--path PATH]"
+)]
+pub struct RestoreArguments {
+    /// Schedule and snapshot ("latest", its id, or the beginning of it); no schedule with --repo
+    #[arg(num_args = 0..=2, value_name = "WORD")]
+    words: Vec<OsString>,
+    /// Restore into this directory, which is empty or does not exist; databases as .sql files
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "in_place",
+        conflicts_with = "in_place"
+    )]
+    to: Option<PathBuf>,
+    /// Restore over what is there, databases too; the former state is kept and named
+    #[arg(long, conflicts_with = "repo")]
+    in_place: bool,
+    /// Restore only what lies within this path of the snapshot, for example acme.1001
+    #[arg(long, value_name = "PATH")]
+    path: Option<OsString>,
+    /// Read it from this destination
+    #[arg(long, value_name = "DESTINATION", conflicts_with = "repo")]
+    from: Option<DestinationName>,
+    /// Do not ask before restoring in place
+    #[arg(long, short)]
+    yes: bool,
+    /// Start it and do not wait for its end
+    #[arg(long, conflicts_with = "repo")]
+    no_wait: bool,
+    #[command(flatten)]
+    place: PlaceArguments,
+}
+
+/// The body of a restore in the ledger (`docs/ARCHITECTURE.md`, "Restore").
+#[derive(Serialize)]
+struct Body {
+    snapshot: SnapshotId,
+    destination: Option<DestinationName>,
+    target: RestoreTarget,
+    path: Option<String>,
+}
+
+/// What the unit wrote back.
+#[derive(Debug, Default, Deserialize)]
+struct Outcome {
+    error: Option<String>,
+    summary: Option<String>,
+    #[serde(default)]
+    published: Vec<String>,
+    #[serde(default)]
+    failures: Vec<String>,
+}
+
+/// How a restore ended, for programs.
+#[derive(Serialize)]
+struct Ended {
+    ok: bool,
+    summary: String,
+    published: Vec<String>,
+    failures: Vec<String>,
+}
+
+/// Restores a snapshot or a part of it.
+///
+/// # Errors
+///
+/// When it cannot begin. What could not be restored is shown, and the exit code is 3.
+pub fn restore(
+    server: &Server,
+    arguments: &RestoreArguments,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let path = match &arguments.path {
+        Some(path) => Some(tree_path(path.as_encoded_bytes())?),
+        None => None,
+    };
+    let mut words = arguments.words.iter();
+    if arguments.place.is_given() {
+        let word = snapshot_word(words.next());
+        return straight(arguments, &word, path.as_ref(), screen);
+    }
+    let name = schedule_name(words.next())?;
+    let word = snapshot_word(words.next());
+    let target = target(arguments)?;
+    let reached = reach::of_schedule(server, &name, arguments.from.as_ref())?;
+    let opened = browse::open(reached, &word)?;
+    if arguments.in_place && !arguments.yes {
+        let taken = crate::time::local(opened.snapshot.body.started_at);
+        let what = path
+            .as_ref()
+            .map_or("everything".to_owned(), ToString::to_string);
+        prompt::confirm(
+            &format!(
+                "This puts {what} of schedule {name} back to how it was on {taken}, over what is there now.\n\
+                 What is there now is kept beside it"
+            ),
+            name.as_str(),
+        )?;
+    }
+    let body = Body {
+        snapshot: opened.snapshot.id,
+        destination: opened.destination,
+        target,
+        path: arguments
+            .path
+            .as_ref()
+            .map(|path| path.to_string_lossy().into_owned()),
+    };
+    by_unit(server, &name, &body, arguments.no_wait, screen)
+}
+
+fn snapshot_word(word: Option<&OsString>) -> String {
+    word.map_or("latest".to_owned(), |word| {
+        word.to_string_lossy().into_owned()
+    })
+}
+
+fn target(arguments: &RestoreArguments) -> Result<RestoreTarget, Problem> {
+    let Some(directory) = &arguments.to else {
+        return Ok(RestoreTarget::InPlace);
+    };
+    let unusable = || {
+        Problem::new(
+            Exit::Usage,
+            format!("cannot restore into {}", directory.display()),
+        )
+    };
+    let directory = std::path::absolute(directory).map_err(|error| unusable().because(&error))?;
+    let text = directory
+        .to_str()
+        .ok_or_else(|| unusable().cause("its name is not UTF-8"))?;
+    Ok(RestoreTarget::Directory(text.to_owned()))
+}
+
+/// Queues the restore, lets systemd start its unit, and waits for its end.
+fn by_unit(
+    server: &Server,
+    name: &ScheduleName,
+    body: &Body,
+    no_wait: bool,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let mut ledger = server.ledger_for_writing()?;
+    let at = now();
+    let command = queued(name, body, at)?;
+    ledger
+        .accept_command(&command)
+        .map_err(|e| ledger_problem(&e))?;
+    let request = ControlRequest::StartRestore { name: name.clone() };
+    let unit = match control::start(server, &request) {
+        Ok(unit) => unit,
+        Err(problem) => {
+            let outcome = r#"{"error":"its unit could not be started"}"#;
+            let ended = ledger.finish_command(command.id, CommandState::Failed, outcome, now());
+            ended.map_err(|e| ledger_problem(&e))?;
+            return Err(problem);
+        }
+    };
+    if no_wait {
+        if screen.is_json() {
+            screen.json(&serde_json::json!({ "started": unit, "command": command.id }))?;
+        } else {
+            screen.line(&[plain(format!(
+                "Started {unit}; 'backstayctl status' shows how far it is."
+            ))])?;
+        }
+        return Ok(Exit::Done);
+    }
+    let ended = follow::command(&ledger, command.id, &unit)?;
+    let outcome: Outcome = ended
+        .outcome
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    answer(&ended, outcome, &unit, screen)
+}
+
+fn queued(name: &ScheduleName, body: &Body, at: Instant) -> Result<Command, Problem> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id)
+        .map_err(|error| Problem::new(Exit::Failed, "cannot draw a random number").cause(error))?;
+    let text = serde_json::to_string(body)
+        .map_err(|error| Problem::new(Exit::Failed, "cannot write the command").because(&error))?;
+    Ok(Command {
+        id: CommandId::from_bytes(id),
+        schedule: name.clone(),
+        kind: "restore".to_owned(),
+        body: text,
+        state: CommandState::Queued,
+        accepted_at: at,
+        expires_at: at.plus_secs(LAPSES_AFTER_SECS),
+        outcome: None,
+    })
+}
+
+fn answer(
+    command: &Command,
+    outcome: Outcome,
+    unit: &str,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let done = command.state == CommandState::Done;
+    let hint = format!("journalctl -u {unit} -n 100");
+    // Without a summary nothing was restored at all.
+    let Some(summary) = outcome.summary else {
+        let why = outcome
+            .error
+            .unwrap_or_else(|| "the unit gave no reason".to_owned());
+        return Err(Problem::new(Exit::Failed, "the restore failed")
+            .cause(model::escape(why.as_bytes()))
+            .hint(hint));
+    };
+    show(
+        &Ended {
+            ok: done,
+            summary,
+            published: outcome.published,
+            failures: outcome.failures,
+        },
+        screen,
+    )?;
+    if !done && !screen.is_json() {
+        screen.line(&[plain(format!("Each one by name: {hint}"))])?;
+    }
+    Ok(if done { Exit::Done } else { Exit::Partial })
+}
+
+fn show(ended: &Ended, screen: &mut Screen) -> Result<(), Problem> {
+    if screen.is_json() {
+        screen.json(ended)?;
+        return Ok(());
+    }
+    for place in &ended.published {
+        screen.line(&[
+            toned("restored  ", Tone::Good),
+            plain(model::escape(place.as_bytes())),
+        ])?;
+    }
+    for failure in ended.failures.iter().take(FAILURES_SHOWN_MAX) {
+        screen.line(&[
+            toned("failed    ", Tone::Bad),
+            plain(model::escape(failure.as_bytes())),
+        ])?;
+    }
+    if let Some(more @ 1..) = ended.failures.len().checked_sub(FAILURES_SHOWN_MAX) {
+        screen.line(&[plain(format!("… and {more} more"))])?;
+    }
+    let tone = if ended.ok {
+        Tone::Strong
+    } else {
+        Tone::Warning
+    };
+    screen.line(&[toned(format!("{}.", ended.summary), tone)])?;
+    Ok(())
+}
+
+/// Restores with this program alone.
+fn straight(
+    arguments: &RestoreArguments,
+    word: &str,
+    only: Option<&TreePath>,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let Some(directory) = &arguments.to else {
+        return Err(Problem::new(Exit::Usage, "--to is missing"));
+    };
+    let reached = vec![Reached {
+        destination: None,
+        domain: Ok(arguments.place.open()?),
+    }];
+    let Opened { view, snapshot, .. } = browse::open(reached, word)?;
+    let watch = Watch::new();
+    let to = RestoreTo::Directory(directory.clone());
+    let outcome = ops::restore(&view, &snapshot, only, &to, &watch)
+        .map_err(|error| restore_problem(&error, directory))?;
+    watch.bar.finish_and_clear();
+    let exit = if outcome.failed == 0 {
+        Exit::Done
+    } else {
+        Exit::Partial
+    };
+    show(&ended(outcome), screen)?;
+    Ok(exit)
+}
+
+fn ended(outcome: RestoreOutcome) -> Ended {
+    let summary = match outcome.failed {
+        0 => format!("{} entries, {} restored", outcome.entries, outcome.bytes),
+        failed => format!(
+            "{} entries, {} restored; {failed} could not be",
+            outcome.entries, outcome.bytes
+        ),
+    };
+    let failures = outcome.failures.iter();
+    Ended {
+        ok: outcome.failed == 0,
+        summary,
+        failures: failures
+            .map(|one| format!("{}: {}", one.object, one.error))
+            .collect(),
+        published: outcome.published,
+    }
+}
+
+fn restore_problem(error: &RestoreError, directory: &Path) -> Problem {
+    let what = format!("cannot restore into {}", directory.display());
+    match error {
+        RestoreError::Repository(error) => repository_problem(&what, error),
+        RestoreError::Target(_) | RestoreError::Users(_) | RestoreError::Nothing(_) => {
+            Problem::new(Exit::Failed, what)
+                .because(error)
+                .hint("name a directory that is empty or does not exist")
+        }
+    }
+}
+
+/// Shows on a terminal how far the restore is.
+struct Watch {
+    bar: ProgressBar,
+    phase: Mutex<&'static str>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        Self {
+            bar,
+            phase: Mutex::new("opening"),
+        }
+    }
+}
+
+impl Monitor for Watch {
+    fn event(&self, event: Event<'_>) {
+        let mut phase = self
+            .phase
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match event {
+            Event::Phase(next) => {
+                *phase = match next {
+                    Phase::Planning => "planning",
+                    Phase::Restoring => "restoring",
+                    _ => "working",
+                };
+                self.bar.set_message(*phase);
+            }
+            Event::Progress {
+                entries,
+                bytes,
+                bytes_expected,
+            } => follow::set(
+                &self.bar,
+                &Progress {
+                    id: RunId::from_bytes([0; 16]),
+                    schedule: String::new(),
+                    work: "restore".to_owned(),
+                    phase: (*phase).to_owned(),
+                    entries,
+                    bytes,
+                    bytes_expected: bytes_expected.filter(|bytes| *bytes > ByteCount::ZERO),
+                    started_at: Instant::default(),
+                },
+            ),
+            Event::Object(_) | Event::Failed { .. } | Event::DestinationLost { .. } => {}
+        }
+    }
+}
