@@ -287,10 +287,11 @@ impl<H: Host> Engine<'_, H> {
 
     fn write_files(&self, wanted: &Wanted, plan: &Plan) -> Result<(), ApplyError> {
         let directory = self.paths.units();
-        for (path, body) in &plan.write {
+        let texts = plan.write.iter().map(|(path, body)| {
             let text = file_text(body, wanted.generation);
-            files::replace(self.host, &directory.join(path), text.as_bytes(), 0o644)?;
-        }
+            (directory.join(path), text.into_bytes())
+        });
+        files::replace_all(self.host, &texts.collect::<Vec<_>>(), 0o644)?;
         for path in &plan.delete {
             let file = directory.join(path);
             files::remove(self.host, &file)?;
