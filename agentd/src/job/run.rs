@@ -173,6 +173,9 @@ fn record(
     record.finished_at = Some(SystemClock.now());
     match outcome {
         Ok(outcome) => {
+            for line in &outcome.forgotten {
+                monitor.log(format!("{}: {}", line.destination, line.text));
+            }
             record.state = outcome.state;
             record.summary = outcome.summary;
             record.counts = outcome.counts;
