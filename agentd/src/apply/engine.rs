@@ -122,7 +122,19 @@ impl<H: Host> Engine<'_, H> {
         }
         let applied_now = self.in_force(&wanted, &applied, &observed, &plan);
         self.finish(&applied_now, &applied, &decision)?;
+        self.keep_in_force(&decision.settings)?;
         Ok(outcome)
+    }
+
+    /// Gives jobs the copy of the configuration that they run by.
+    fn keep_in_force(&self, settings: &Settings) -> Result<(), ApplyError> {
+        let root = self.paths.root();
+        let mut folders = Folders::below(root);
+        folders.generation = generations::current(self.paths)?;
+        self.host.step("keep the configuration in force")?;
+        crate::configuration::keep(root, &folders, settings, self.host.now()).map_err(
+            ApplyError::file("keep a copy in", &self.paths.generations()),
+        )
     }
 
     fn lock(&self) -> Result<fs::File, ApplyError> {

@@ -67,11 +67,12 @@ fn begin(
 ) -> Result<RunStart, LedgerError> {
     let now = SystemClock.now();
     match settings.and_then(|settings| settings.schedules.get(name)) {
-        Some(Schedule { when, scope, .. }) => {
+        Some(schedule) => {
             let planned = Planned {
                 schedule: name,
-                scope: *scope,
-                calendar: when,
+                scope: schedule.scope,
+                calendar: &schedule.when,
+                armed_since: configuration::armed_since(schedule),
             };
             account::begin(ledger, &planned, invocation, now)
         }
