@@ -25,12 +25,12 @@ struct Arguments {
     #[arg(long, global = true, default_value = Config::PATH)]
     config: PathBuf,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve API and dashboard until told to stop
+    /// Serve API and dashboard until told to stop; this is what no subcommand does
     Serve,
     /// Print a fresh one-time address for making the first user
     SetupToken,
@@ -43,9 +43,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Command::Openapi => print(&api::document()),
-        Command::Serve => read(&arguments.config).and_then(|config| serve(&config)),
-        Command::SetupToken => read(&arguments.config).and_then(|config| setup_token(&config)),
+        Some(Command::Openapi) => print(&api::document()),
+        None | Some(Command::Serve) => read(&arguments.config).and_then(|config| serve(&config)),
+        Some(Command::SetupToken) => {
+            read(&arguments.config).and_then(|config| setup_token(&config))
+        }
     };
     let exit = match done {
         Ok(()) => Exit::Done,
@@ -147,6 +149,23 @@ fn start_log() {
     }
 }
 
+/// The service does not run as root: what root made in the state directory must be its own.
+fn give_to_owner(dir: &std::path::Path) -> Result<(), Failure> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(dir).map_err(|error| failed(&error))?;
+    for name in ["controller.db", "controller.db-wal", "controller.db-shm"] {
+        let path = dir.join(name);
+        match std::fs::metadata(&path) {
+            Ok(found) if found.uid() != owner.uid() => {
+                std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid()))
+                    .map_err(|error| failed(&error))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn setup_token(config: &Config) -> Result<(), Failure> {
     certificate::make_state_dir(&config.state_dir).map_err(|error| failed(&error))?;
     let host = config.public_host(config.listen.port());
@@ -168,5 +187,6 @@ fn setup_token(config: &Config) -> Result<(), Failure> {
     let url = runtime
         .block_on(store.write(make))
         .map_err(|problem| (Exit::Failed, problem.detail))?;
+    give_to_owner(&config.state_dir)?;
     print(&format!("{url}\n"))
 }

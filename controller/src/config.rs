@@ -99,7 +99,14 @@ impl Config {
     #[must_use]
     pub fn public_host(&self, port: u16) -> String {
         let configured = self.public_url.as_deref().and_then(host_of);
-        configured.unwrap_or_else(|| format!("{}:{port}", hostname()))
+        match configured {
+            // Port 0 stands for whichever port is listened on.
+            Some(host) => match host.strip_suffix(":0") {
+                Some(name) => format!("{name}:{port}"),
+                None => host,
+            },
+            None => format!("{}:{port}", hostname()),
+        }
     }
 
     /// Gives the names that the certificate carries.

@@ -112,9 +112,14 @@ pub(crate) async fn list_tasks(State(app): State<App>) -> Result<Json<Page<TaskI
     for operation in operations {
         let id = operation.id.to_string();
         let run = operation.run.map(|run| run.to_string());
-        let shown = items
-            .iter()
-            .any(|task| task.id == id || Some(&task.id) == run.as_ref());
+        let shown = items.iter().any(|task| {
+            task.id == id
+                || Some(&task.id) == run.as_ref()
+                || (operation.kind == "run_now"
+                    && task.kind == "run"
+                    && task.server.id == operation.server_id
+                    && task.schedule == operation.schedule)
+        });
         if shown {
             continue;
         }

@@ -223,7 +223,8 @@ fn finish_from_history(
     Ok(())
 }
 
-/// Ends the operations that wait for a run.
+/// Ends the operations that wait for a run: those that name it, and those that asked for a run of
+/// its schedule before it ended, because a request joins a run that is under way.
 pub(crate) fn finish_operation_of_run(
     connection: &Connection,
     server_id: &str,
@@ -232,12 +233,16 @@ pub(crate) fn finish_operation_of_run(
 ) -> Result<Vec<CommandId>, Problem> {
     let state = match record.state {
         RunState::Ok | RunState::Partial => OperationState::Done,
+        // Nothing ran: the run that was asked for is still to come.
+        RunState::Missed | RunState::Skipped => return Ok(Vec::new()),
         _ => OperationState::Failed,
     };
     let ids = connection
         .prepare_cached(
-            "UPDATE operation SET state = ?3, detail = ?4, updated_at = ?5
-             WHERE run_id = ?1 AND server_id = ?2 AND state IN ('requested', 'accepted', 'running')
+            "UPDATE operation SET state = ?3, detail = ?4, updated_at = ?5, run_id = ?1
+             WHERE server_id = ?2 AND state IN ('requested', 'accepted', 'running')
+               AND (run_id = ?1
+                    OR (run_id IS NULL AND kind = 'run_now' AND schedule = ?6 AND created_at < ?7))
              RETURNING id",
         )?
         .query_map(
@@ -246,7 +251,9 @@ pub(crate) fn finish_operation_of_run(
                 server_id,
                 state.word(),
                 record.summary,
-                now.micros()
+                now.micros(),
+                record.schedule.as_str(),
+                record.finished_at.unwrap_or(record.started_at).micros()
             ],
             |row| row.get::<_, [u8; 16]>(0),
         )?

@@ -1,6 +1,5 @@
 // Starts the dashboard.
 import './app.css';
-import './shapes.css';
 import { mount } from 'svelte';
 import App from './App.svelte';
 
