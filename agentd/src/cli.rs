@@ -19,6 +19,13 @@ struct Arguments {
 enum Command {
     /// Sync with the controller: fetch generations and commands, deliver results
     Daemon,
+    /// Join the controller of the code on standard input; backstayctl calls it
+    #[command(hide = true)]
+    Join {
+        /// Join although this server has joined a controller before
+        #[arg(long)]
+        anew: bool,
+    },
     /// Serve the apply socket: verify configuration, write units, talk to systemd
     Apply,
     /// Replay an unfinished apply and repair drift once; runs at boot
@@ -54,6 +61,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let exit = match Arguments::parse().command {
         Command::Daemon => daemon::main(),
+        Command::Join { anew } => daemon::join(anew),
         Command::Apply => apply::main(),
         Command::Reconcile => apply::reconcile(),
         Command::Run { schedule } => job::run(&schedule),

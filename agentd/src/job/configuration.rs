@@ -2,17 +2,11 @@
 
 use std::path::Path;
 
-use model::Instant;
-use settings::{Problems, Schedule, Settings};
+use settings::{Problems, Settings};
 
 /// Reads the configuration in force.
 pub(super) fn load() -> Result<Settings, Problems> {
     crate::configuration::load(Path::new("/"))
-}
-
-/// Gives the instant since which a schedule's timer is armed.
-pub(super) fn armed_since(schedule: &Schedule) -> Option<Instant> {
-    crate::configuration::armed_since(Path::new("/"), schedule)
 }
 
 /// Gives the server's name in the fleet, else its host name.

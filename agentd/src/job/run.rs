@@ -67,12 +67,11 @@ fn begin(
 ) -> Result<RunStart, LedgerError> {
     let now = SystemClock.now();
     match settings.and_then(|settings| settings.schedules.get(name)) {
-        Some(schedule) => {
+        Some(Schedule { when, scope, .. }) => {
             let planned = Planned {
                 schedule: name,
-                scope: schedule.scope,
-                calendar: &schedule.when,
-                armed_since: configuration::armed_since(schedule),
+                scope: *scope,
+                calendar: when,
             };
             account::begin(ledger, &planned, invocation, now)
         }
@@ -174,9 +173,6 @@ fn record(
     record.finished_at = Some(SystemClock.now());
     match outcome {
         Ok(outcome) => {
-            for line in &outcome.forgotten {
-                monitor.log(format!("{}: {}", line.destination, line.text));
-            }
             record.state = outcome.state;
             record.summary = outcome.summary;
             record.counts = outcome.counts;

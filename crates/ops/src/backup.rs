@@ -13,7 +13,6 @@ use safefs::Users;
 use settings::{Compression, HostingLayout, Schedule};
 use sources::{RunSource, Selection};
 
-use crate::forget::{Forgotten, forget_old};
 use crate::lock::DomainLock;
 use crate::place::{PlaceError, StorePlace, open_place};
 
@@ -70,8 +69,6 @@ pub struct BackupOutcome {
     pub copies: Vec<Copy>,
     /// The first objects that failed, by name; `counts.failed` has all.
     pub failures: Vec<Failure>,
-    /// What retention did, one line per destination where it did something.
-    pub forgotten: Vec<Forgotten>,
 }
 
 /// Backs up one schedule to all its destinations. What fails is in the outcome.
@@ -124,10 +121,8 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
             .position(|wanted| wanted.name == copy.destination)
     };
     copies.sort_by_key(order);
-    let mut outcome = judge(&plan, report, copies);
-    if matches!(outcome.state, RunState::Ok | RunState::Partial) {
-        outcome.forgotten = forget_old(&plan, &outcome.copies, &lock);
-    }
+    let outcome = judge(&plan, report, copies);
+    drop(lock);
     outcome
 }
 
@@ -224,7 +219,6 @@ fn nothing_done(plan: &BackupPlan<'_>, why: &str) -> BackupOutcome {
         counts: RunCounts::default(),
         copies: copies.collect(),
         failures: Vec::new(),
-        forgotten: Vec::new(),
     }
 }
 
@@ -264,7 +258,6 @@ fn judge(plan: &BackupPlan<'_>, report: BackupReport, copies: Vec<Copy>) -> Back
         counts,
         copies,
         failures: report.failures,
-        forgotten: Vec::new(),
     }
 }
 

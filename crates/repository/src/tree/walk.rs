@@ -27,9 +27,8 @@ pub(crate) struct TreeWalk {
 /// A page that could not be read, and from which key on entries are therefore missing.
 #[derive(Debug)]
 pub(crate) struct PageLost {
-    pub(crate) page: ChunkId,
     pub(crate) first_key: Vec<u8>,
-    pub(crate) error: Box<ReadError>,
+    pub(crate) error: ReadError,
 }
 
 impl TreeWalk {
@@ -82,9 +81,8 @@ impl TreeWalk {
                 Ok(Page::Inner(children)) => self.inner.push(children.into()),
                 Err(error) => {
                     return Err(PageLost {
-                        page: child.id,
                         first_key: child.key,
-                        error: Box::new(error),
+                        error,
                     });
                 }
             }

@@ -1,0 +1,226 @@
+//! The daemon against a real controller, with a stand-in for the root half of the agent.
+
+mod fleet;
+
+use std::time::Duration;
+
+use model::{CommandId, Instant};
+use protocol::{Command, CommandKind, Generation, PROTOCOL_VERSION, SigningKey};
+use serde_json::json;
+
+use super::*;
+use fleet::{Cutter, Dice, Fleet, Server, eventually, record};
+
+#[tokio::test]
+async fn a_generation_is_fetched_applied_and_reported() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let _apply = server.apply();
+    let local = tokio::task::LocalSet::new();
+    local.spawn_local(run(server.places.clone()));
+    local
+        .run_until(async {
+            let schedule = json!({"name": "nightly", "scope": "web", "when": "daily 02:00",
+                                  "destinations": ["local"]});
+            let path = format!(
+                "/api/v1/servers/{}/schedules",
+                fleet.server_id("web1").await
+            );
+            assert_eq!(fleet.post(&path, &schedule).await.0, 201);
+            eventually("the generation is in force", async || {
+                let server = fleet.server("web1").await;
+                server["generation"]["applied"] == 1 && server["online"] == true
+            })
+            .await;
+            let server = fleet.server("web1").await;
+            assert_eq!(server["generation"]["delivered"], 1);
+            assert_eq!(server["generation"]["error"], json!(null));
+        })
+        .await;
+    assert!(server.applied().contains("[schedule.nightly]"));
+}
+
+#[tokio::test]
+async fn a_run_asked_for_now_ends_in_history() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let _apply = server.apply();
+    let local = tokio::task::LocalSet::new();
+    local.spawn_local(run(server.places.clone()));
+    local
+        .run_until(async {
+            let id = fleet.server_id("web1").await;
+            let schedule = json!({"name": "nightly", "scope": "web", "when": "daily 02:00",
+                                  "destinations": ["local"]});
+            let path = format!("/api/v1/servers/{id}/schedules");
+            assert_eq!(fleet.post(&path, &schedule).await.0, 201);
+            let (status, begun) = fleet.post(&format!("{path}/nightly/run"), &json!({})).await;
+            assert_eq!(status, 202, "{begun}");
+            let operation = begun["operation"]["id"].as_str().unwrap().to_owned();
+            eventually("the operation is done", async || {
+                let shown = fleet.get(&format!("/api/v1/operations/{operation}")).await;
+                shown["state"] == "done"
+            })
+            .await;
+            let runs = fleet.get("/api/v1/runs").await;
+            assert_eq!(runs["items"].as_array().unwrap().len(), 1);
+            assert_eq!(runs["items"][0]["state"], "ok");
+
+            let refresh = format!("{path}/nightly/snapshots/refresh");
+            assert_eq!(fleet.post(&refresh, &json!({})).await.0, 202);
+            eventually("the snapshots are listed", async || {
+                let listed = fleet.get(&format!("{path}/nightly/snapshots")).await;
+                listed["items"]
+                    .as_array()
+                    .is_some_and(|items| items.len() == 1)
+            })
+            .await;
+        })
+        .await;
+    assert_eq!(server.words("start-job"), 1);
+}
+
+#[tokio::test]
+async fn a_join_code_works_once() {
+    let fleet = Fleet::start().await;
+    let code = fleet.join_code("web1").await;
+    let (first, second) = (Server::make(), Server::make());
+    join_with(&first.places, &code, false).await.unwrap();
+    let again = join_with(&first.places, &code, false).await.unwrap_err();
+    assert!(matches!(again, JoinFailure::Joined { .. }), "{again}");
+    let other = join_with(&second.places, &code, false).await.unwrap_err();
+    let text = crate::log::chain(&other);
+    assert!(text.contains("this join code was used already"), "{text}");
+    let damaged = join_with(&second.places, "bsj1-abc", false)
+        .await
+        .unwrap_err();
+    assert!(matches!(damaged, JoinFailure::Code(_)));
+}
+
+#[tokio::test]
+async fn a_foreign_command_and_a_repeated_one_do_nothing() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let _apply = server.apply();
+    let shared = server.open();
+    let order = |agent, expires: Instant| Command {
+        id: CommandId::from_bytes([9; 16]),
+        agent,
+        not_before: Instant::default(),
+        expires_at: expires,
+        kind: CommandKind::RunNow {
+            schedule: "nightly".parse().unwrap(),
+        },
+    };
+    let us = shared.identity.record.agent;
+    let later = now().plus_secs(600);
+    let stranger = SigningKey::from_seed(&[5; 32]);
+    let controller = fleet.signing_key();
+    assert!(!commands::take(&shared, &order(us, later).seal(&stranger)).unwrap());
+    let other = order(stranger.public().agent_id(), later).seal(&controller);
+    assert!(!commands::take(&shared, &other).unwrap());
+    let late = order(us, Instant::from_secs(5)).seal(&controller);
+    assert!(commands::take(&shared, &late).unwrap());
+    assert_eq!(shared.said.take()[0].state, protocol::CommandState::Expired);
+    assert!(shared.ledger.borrow().queued_commands().unwrap().is_empty());
+
+    let good = order(us, later).seal(&controller);
+    assert!(commands::take(&shared, &good).unwrap());
+    commands::dispatch(&shared).await.unwrap();
+    assert!(!commands::take(&shared, &good).unwrap());
+    commands::dispatch(&shared).await.unwrap();
+    assert_eq!(server.words("start-job"), 1);
+}
+
+#[tokio::test]
+async fn a_generation_of_a_stranger_is_reported_and_not_handed_over() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let _apply = server.apply();
+    let shared = server.open();
+    let generation = Generation {
+        protocol: PROTOCOL_VERSION,
+        agent: shared.identity.record.agent,
+        number: 7,
+        issued_at: now(),
+        previous: None,
+        toml: String::new(),
+    };
+    let forged = generation.seal(&SigningKey::from_seed(&[5; 32]));
+    assert!(!watch::take(&shared, &forged).await.unwrap());
+    let said = shared.refused.borrow().clone().unwrap();
+    assert_eq!(said.code.as_deref(), Some("wrong_key"));
+    assert_eq!(server.words("apply"), 0);
+}
+
+/// Cuts connections after random bytes, ends deliveries at random instants, starts both sides
+/// anew at random, and once puts an old copy of the controller's state back.
+#[tokio::test]
+async fn every_result_arrives_exactly_once() {
+    const CUTS: u32 = 200;
+    let seed = std::env::var("BACKSTAY_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20_261_120);
+    let mut dice = Dice::new(seed);
+    let cutter = Cutter::open().await;
+    let mut fleet = Fleet::start_behind(&cutter).await;
+    cutter.lead_to(fleet.address());
+    let server = fleet.join("web1").await;
+    let mut shared = server.open();
+    let mut made = 0_u32;
+    let mut backup = None;
+    for round in 0..CUTS {
+        for _ in 0..dice.below(3) {
+            made += 1;
+            shared
+                .ledger
+                .borrow_mut()
+                .begin_run(&fleet::start_of(made))
+                .unwrap();
+            shared
+                .ledger
+                .borrow_mut()
+                .finish_run(&record(made))
+                .unwrap();
+        }
+        cutter.allow(dice.below(9_000).into());
+        let time = Duration::from_micros(u64::from(dice.below(60_000)));
+        // It is cut in most rounds; whether it was does not matter.
+        drop(tokio::time::timeout(time, deliver::deliver(&shared)).await);
+        match dice.below(8) {
+            0 => shared = server.open(),
+            1 => {
+                fleet = fleet.restart().await;
+                cutter.lead_to(fleet.address());
+            }
+            _ => {}
+        }
+        match round {
+            60 => backup = Some(fleet.backup()),
+            140 => {
+                fleet = fleet.restore(backup.take().unwrap()).await;
+                cutter.lead_to(fleet.address());
+            }
+            _ => {}
+        }
+    }
+    cutter.allow(u64::MAX);
+    eventually("the outbox is empty", async || {
+        // What the controller has is asked for anew, as after a start.
+        shared.delivered.set(None);
+        drop(deliver::deliver(&shared).await);
+        shared.ledger.borrow().outbox_len().unwrap() == 0
+    })
+    .await;
+    let mut expected: Vec<_> = (1..=made).map(|n| record(n).id.to_string()).collect();
+    let mut arrived = fleet.run_ids().await;
+    expected.sort();
+    arrived.sort();
+    assert_eq!(arrived, expected, "seed {seed}");
+    assert!(
+        made > 100 && cutter.cuts() > 20,
+        "{made} rows, {} cuts",
+        cutter.cuts()
+    );
+}
