@@ -24,6 +24,7 @@ pub mod restore;
 pub mod run;
 pub mod schedule;
 pub mod screen;
+pub mod secrets;
 pub mod server;
 pub mod status;
 pub mod time;

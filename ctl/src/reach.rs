@@ -1,12 +1,10 @@
 //! How backups are reached: through a schedule of this server, or straight at a place with a key.
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use model::{DestinationName, Exit, ScheduleName, Secret};
-use ops::{Domain, OpenError, RepositoryError, S3Credential, ScheduleKey, Snapshot, StorePlace};
+use ops::{Domain, OpenError, RepositoryError, ScheduleKey, Snapshot, StorePlace};
 use settings::{Credential, Destination};
 
 use crate::configuration;
@@ -14,10 +12,8 @@ use crate::credentials;
 use crate::key;
 use crate::problem::Problem;
 use crate::prompt;
+use crate::secrets;
 use crate::server::Server;
-
-/// The longest key or credential file, in bytes.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 /// A place and what opens it, given on the command line.
 #[derive(Debug, Args)]
@@ -29,7 +25,8 @@ pub struct PlaceArguments {
     /// The file with the schedule's key, as 'key export' wrote it; "-" asks for it
     #[arg(long, value_name = "FILE", requires = "repo")]
     key_file: Option<PathBuf>,
-    /// The file with access key id and secret access key, one line each; asked for when not given
+    /// The file with access key id and secret access key, one line each or as TOML; asked for when
+    /// not given
     #[arg(long, value_name = "FILE", requires = "repo")]
     access_key_file: Option<PathBuf>,
 }
@@ -74,7 +71,7 @@ impl PlaceArguments {
         match self.key_file.as_deref() {
             None => Err(Problem::new(Exit::Usage, "--key-file is missing")),
             Some(path) if path == Path::new("-") => prompt::secret("Schedule key: "),
-            Some(path) => secret_file(path, "the schedule key"),
+            Some(path) => secrets::file(path, "the schedule key"),
         }
     }
 
@@ -82,16 +79,9 @@ impl PlaceArguments {
         if !repo.starts_with("s3://") {
             return Ok(None);
         }
-        let (access_key_id, secret_access_key) = match &self.access_key_file {
-            Some(path) => access_key(path)?,
-            None => (
-                prompt::open("Access key id: ")?,
-                prompt::secret("Secret access key: ")?,
-            ),
-        };
-        let credential = S3Credential {
-            access_key_id,
-            secret_access_key,
+        let credential = match &self.access_key_file {
+            Some(path) => secrets::access_key(path)?,
+            None => secrets::ask_access_key()?,
         };
         Ok(Some(credential.to_text()))
     }
@@ -142,7 +132,7 @@ fn open(server: &Server, destination: &Destination, key: &ScheduleKey) -> Result
                 .map_err(|problem| problem.hint(format!("backstayctl credential set {sealed}")))?;
             Some(Secret::new(String::from_utf8_lossy(&bytes).into_owned()))
         }
-        Credential::File(path) => Some(secret_file(path, "the credential")?),
+        Credential::File(path) => Some(secrets::file(path, "the credential")?),
     };
     let place = StorePlace::new(&destination.place, secret.as_ref()).map_err(|error| {
         Problem::new(
@@ -223,51 +213,5 @@ pub fn snapshot(domain: &Domain, word: &str) -> Result<Snapshot, Problem> {
                 others + 1
             ),
         )),
-    }
-}
-
-fn access_key(path: &Path) -> Result<(String, Secret), Problem> {
-    let text = secret_file(path, "the access key")?;
-    let mut lines = text.reveal().lines().map(str::trim);
-    match (lines.next(), lines.next(), lines.next()) {
-        (Some(id), Some(secret), None) if !id.is_empty() && !secret.is_empty() => {
-            Ok((id.to_owned(), Secret::new(secret.to_owned())))
-        }
-        _ => Err(Problem::new(
-            Exit::Usage,
-            format!("{} does not hold two lines", path.display()),
-        )
-        .hint("first line: access key id, second line: secret access key")),
-    }
-}
-
-fn secret_file(path: &Path, what: &str) -> Result<Secret, Problem> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error: io::Error| {
-            Problem::new(
-                Exit::Failed,
-                format!("cannot read {what} from {}", path.display()),
-            )
-            .because(&error)
-        })?;
-    let text = Secret::new(text);
-    Ok(Secret::new(text.reveal().trim().to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_access_key_is_two_lines() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s3");
-        std::fs::write(&path, "id\nsecret\n").unwrap();
-        let (id, secret) = access_key(&path).unwrap();
-        assert_eq!((id.as_str(), secret.reveal()), ("id", "secret"));
-        std::fs::write(&path, "id secret\n").unwrap();
-        assert!(access_key(&path).is_err());
     }
 }

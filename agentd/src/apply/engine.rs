@@ -122,7 +122,19 @@ impl<H: Host> Engine<'_, H> {
         }
         let applied_now = self.in_force(&wanted, &applied, &observed, &plan);
         self.finish(&applied_now, &applied, &decision)?;
+        self.keep_in_force(&decision.settings)?;
         Ok(outcome)
+    }
+
+    /// Gives jobs the copy of the configuration that they run by.
+    fn keep_in_force(&self, settings: &Settings) -> Result<(), ApplyError> {
+        let root = self.paths.root();
+        let mut folders = Folders::below(root);
+        folders.generation = generations::current(self.paths)?;
+        self.host.step("keep the configuration in force")?;
+        crate::configuration::keep(root, &folders, settings, self.host.now()).map_err(
+            ApplyError::file("keep a copy in", &self.paths.generations()),
+        )
     }
 
     fn lock(&self) -> Result<fs::File, ApplyError> {
@@ -287,10 +299,11 @@ impl<H: Host> Engine<'_, H> {
 
     fn write_files(&self, wanted: &Wanted, plan: &Plan) -> Result<(), ApplyError> {
         let directory = self.paths.units();
-        for (path, body) in &plan.write {
+        let texts = plan.write.iter().map(|(path, body)| {
             let text = file_text(body, wanted.generation);
-            files::replace(self.host, &directory.join(path), text.as_bytes(), 0o644)?;
-        }
+            (directory.join(path), text.into_bytes())
+        });
+        files::replace_all(self.host, &texts.collect::<Vec<_>>(), 0o644)?;
         for path in &plan.delete {
             let file = directory.join(path);
             files::remove(self.host, &file)?;

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,11 +22,60 @@ pub(crate) fn replace(
     mode: u32,
 ) -> Result<(), ApplyError> {
     host.step(&format!("write {}", path.display()))?;
-    let directory = parent(path);
-    fs::create_dir_all(directory).map_err(ApplyError::file("make", directory))?;
+    let file = write_beside(path, bytes, mode)?;
+    file.sync_all().map_err(ApplyError::file("sync", path))?;
+    host.step(&format!("rename {}", path.display()))?;
+    fs::rename(beside(path), path).map_err(ApplyError::file("replace", path))?;
+    sync(parent(path))
+}
+
+/// From this many files on, the file system is synced as a whole twice instead of each file.
+const SYNC_WHOLE_FROM: usize = 32;
+
+/// Replaces many files, each in one step; all are permanent when this returns.
+pub(crate) fn replace_all(
+    host: &impl Host,
+    all: &[(PathBuf, Vec<u8>)],
+    mode: u32,
+) -> Result<(), ApplyError> {
+    let Some((first, _)) = all.first() else {
+        return Ok(());
+    };
+    if all.len() < SYNC_WHOLE_FROM {
+        return all
+            .iter()
+            .try_for_each(|(path, bytes)| replace(host, path, bytes, mode));
+    }
+    for (path, bytes) in all {
+        host.step(&format!("write {}", path.display()))?;
+        write_beside(path, bytes, mode)?;
+    }
+    // No name may come to stand for a file whose content is not on the disk.
+    sync_whole(parent(first))?;
+    for (path, _) in all {
+        host.step(&format!("rename {}", path.display()))?;
+        fs::rename(beside(path), path).map_err(ApplyError::file("replace", path))?;
+    }
+    sync_whole(parent(first))
+}
+
+fn sync_whole(directory: &Path) -> Result<(), ApplyError> {
+    File::open(directory)
+        .and_then(|directory| Ok(rustix::fs::syncfs(directory)?))
+        .map_err(ApplyError::file("sync the file system of", directory))
+}
+
+fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
-    let beside = directory.join(name);
+    parent(path).join(name)
+}
+
+/// Writes the new content next to its place, not synced yet.
+fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<File, ApplyError> {
+    let directory = parent(path);
+    fs::create_dir_all(directory).map_err(ApplyError::file("make", directory))?;
+    let beside = beside(path);
     let written = (|| {
         // What an earlier cut left may be there.
         match fs::remove_file(&beside) {
@@ -39,20 +88,15 @@ pub(crate) fn replace(
             .mode(mode)
             .open(&beside)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        Ok(file)
     })();
-    written.map_err(ApplyError::file("write", &beside))?;
-    host.step(&format!("rename {}", path.display()))?;
-    fs::rename(&beside, path).map_err(ApplyError::file("replace", path))?;
-    sync(directory)
+    written.map_err(ApplyError::file("write", &beside))
 }
 
 /// Replaces a symbolic link in one step.
 pub(crate) fn relink(host: &impl Host, path: &Path, target: &str) -> Result<(), ApplyError> {
     host.step(&format!("link {}", path.display()))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let beside = parent(path).join(name);
+    let beside = beside(path);
     remove(host, &beside)?;
     symlink(target, &beside).map_err(ApplyError::file("link", &beside))?;
     fs::rename(&beside, path).map_err(ApplyError::file("replace", path))?;

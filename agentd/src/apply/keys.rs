@@ -32,6 +32,7 @@ pub(crate) async fn make_missing<H: Host>(
     schedules: &BTreeSet<ScheduleName>,
 ) -> Result<Vec<ScheduleName>, ApplyError> {
     let names = missing(paths, schedules);
+    let mut sealed_keys = Vec::with_capacity(names.len());
     for name in &names {
         let failed = |detail: String| ApplyError::Key {
             schedule: name.to_string(),
@@ -43,7 +44,8 @@ pub(crate) async fn make_missing<H: Host>(
             .seal(&format!("schedule-{name}"), key.as_slice())
             .await
             .map_err(failed)?;
-        files::replace(host, &paths.key(name), &sealed, 0o600)?;
+        sealed_keys.push((paths.key(name), sealed));
     }
+    files::replace_all(host, &sealed_keys, 0o600)?;
     Ok(names)
 }

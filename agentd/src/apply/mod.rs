@@ -15,6 +15,11 @@ mod plan;
 mod server;
 mod status;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;

@@ -22,6 +22,8 @@ pub(crate) struct Planned<'a> {
     pub(crate) schedule: &'a ScheduleName,
     pub(crate) scope: Scope,
     pub(crate) calendar: &'a Calendar,
+    /// Since when its timer is armed, when that is known.
+    pub(crate) armed_since: Option<Instant>,
 }
 
 /// Writes the run's row, and those of occurrences that nothing answered.
@@ -38,7 +40,8 @@ pub(crate) fn begin(
         now,
     )?;
     let calendar = planned.calendar.text();
-    ledger.track_schedule(planned.schedule, calendar, now)?;
+    let armed_since = planned.armed_since.unwrap_or(now);
+    ledger.track_schedule(planned.schedule, calendar, armed_since)?;
     let mut start = RunStart {
         id: invocation.id,
         schedule: planned.schedule.clone(),
@@ -49,9 +52,11 @@ pub(crate) fn begin(
         boot_id: invocation.boot_id.clone(),
     };
     if invocation.timer.is_some() {
-        let since = ledger
-            .accounted_until(planned.schedule, calendar)?
-            .unwrap_or(now);
+        let accounted = ledger.accounted_until(planned.schedule, calendar)?;
+        // A schedule that was disabled for a while owes nothing for that time.
+        let since = accounted
+            .unwrap_or(now)
+            .max(planned.armed_since.unwrap_or_default());
         let occurrences = occurrences(planned.calendar, since, now);
         let runs = ledger.runs_between(planned.schedule, since, now)?;
         let origin = ledger_id(ledger)?;
@@ -224,6 +229,7 @@ mod tests {
                 schedule: &self.schedule,
                 scope: Scope::Web,
                 calendar: &self.calendar,
+                armed_since: None,
             };
             begin(
                 &mut self.ledger,

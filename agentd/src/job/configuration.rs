@@ -2,11 +2,17 @@
 
 use std::path::Path;
 
-use settings::{Problems, Settings};
+use model::Instant;
+use settings::{Problems, Schedule, Settings};
 
 /// Reads the configuration in force.
 pub(super) fn load() -> Result<Settings, Problems> {
     crate::configuration::load(Path::new("/"))
+}
+
+/// Gives the instant since which a schedule's timer is armed.
+pub(super) fn armed_since(schedule: &Schedule) -> Option<Instant> {
+    crate::configuration::armed_since(Path::new("/"), schedule)
 }
 
 /// Gives the server's name in the fleet, else its host name.

@@ -67,11 +67,12 @@ fn begin(
 ) -> Result<RunStart, LedgerError> {
     let now = SystemClock.now();
     match settings.and_then(|settings| settings.schedules.get(name)) {
-        Some(Schedule { when, scope, .. }) => {
+        Some(schedule) => {
             let planned = Planned {
                 schedule: name,
-                scope: *scope,
-                calendar: when,
+                scope: schedule.scope,
+                calendar: &schedule.when,
+                armed_since: configuration::armed_since(schedule),
             };
             account::begin(ledger, &planned, invocation, now)
         }
@@ -173,6 +174,9 @@ fn record(
     record.finished_at = Some(SystemClock.now());
     match outcome {
         Ok(outcome) => {
+            for line in &outcome.forgotten {
+                monitor.log(format!("{}: {}", line.destination, line.text));
+            }
             record.state = outcome.state;
             record.summary = outcome.summary;
             record.counts = outcome.counts;

@@ -1,5 +1,6 @@
 // Starts the dashboard.
 import './app.css';
+import './shapes.css';
 import { mount } from 'svelte';
 import App from './App.svelte';
 

@@ -13,6 +13,7 @@ use safefs::Users;
 use settings::{Compression, HostingLayout, Schedule};
 use sources::{RunSource, Selection};
 
+use crate::forget::{Forgotten, forget_old};
 use crate::lock::DomainLock;
 use crate::place::{PlaceError, StorePlace, open_place};
 
@@ -69,6 +70,8 @@ pub struct BackupOutcome {
     pub copies: Vec<Copy>,
     /// The first objects that failed, by name; `counts.failed` has all.
     pub failures: Vec<Failure>,
+    /// What retention did, one line per destination where it did something.
+    pub forgotten: Vec<Forgotten>,
 }
 
 /// Backs up one schedule to all its destinations. What fails is in the outcome.
@@ -121,8 +124,10 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
             .position(|wanted| wanted.name == copy.destination)
     };
     copies.sort_by_key(order);
-    let outcome = judge(&plan, report, copies);
-    drop(lock);
+    let mut outcome = judge(&plan, report, copies);
+    if matches!(outcome.state, RunState::Ok | RunState::Partial) {
+        outcome.forgotten = forget_old(&plan, &outcome.copies, &lock);
+    }
     outcome
 }
 
@@ -219,6 +224,7 @@ fn nothing_done(plan: &BackupPlan<'_>, why: &str) -> BackupOutcome {
         counts: RunCounts::default(),
         copies: copies.collect(),
         failures: Vec::new(),
+        forgotten: Vec::new(),
     }
 }
 
@@ -258,6 +264,7 @@ fn judge(plan: &BackupPlan<'_>, report: BackupReport, copies: Vec<Copy>) -> Back
         counts,
         copies,
         failures: report.failures,
+        forgotten: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod backup;
 mod browse;
 mod credential;
+mod forget;
 mod lock;
 mod place;
 mod restore;
@@ -11,6 +12,7 @@ mod restore;
 pub use backup::{BackupOutcome, BackupPlan, RunDestination, back_up_schedule};
 pub use browse::{OpenError, SnapshotRow, list, open_domain, open_snapshot, snapshots_at};
 pub use credential::{CredentialError, S3Credential};
+pub use forget::Forgotten;
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
     Domain, KeyTextError, RepositoryError, ScheduleKey, Snapshot, SnapshotStatus, View,

@@ -271,7 +271,7 @@ impl Check<'_> {
                     }
                 }
                 Err(lost) => {
-                    if let ReadError::Store(error) = lost.error {
+                    if let ReadError::Store(error) = *lost.error {
                         return Err(error.into());
                     }
                     let from = path_of(&lost.first_key).unwrap_or_default();

@@ -193,7 +193,7 @@ impl Domain {
                 if let Some(error) = lost {
                     return Err(error.into());
                 }
-                let Some(node) = node.map_err(|lost| lost.error)? else {
+                let Some(node) = node.map_err(|lost| *lost.error)? else {
                     break;
                 };
                 if let Some(content) = &node.content {

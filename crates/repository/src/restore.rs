@@ -153,7 +153,7 @@ impl Restore<'_> {
         let from = path_of(&lost.first_key).unwrap_or_default();
         self.failed(
             format!("entries from {from} on"),
-            chain(&lost.error),
+            chain(&*lost.error),
             ErrorClass::Never,
         );
     }

@@ -100,7 +100,7 @@ impl View {
     ) -> Result<(), RepositoryError> {
         let mut reader = ChunkReader::new(&self.domain, &self.index);
         let mut walk = TreeWalk::new(snapshot.root, prefix);
-        while let Some(node) = walk.next(&mut reader).map_err(|lost| lost.error)? {
+        while let Some(node) = walk.next(&mut reader).map_err(|lost| *lost.error)? {
             each(node.entry);
         }
         Ok(())
@@ -115,6 +115,6 @@ pub(crate) fn find(
 ) -> Result<Option<Node>, RepositoryError> {
     // The entry itself is the first of those whose keys begin with its own.
     let mut walk = TreeWalk::new(snapshot.root, key_of(path));
-    let node = walk.next(reader).map_err(|lost| lost.error)?;
+    let node = walk.next(reader).map_err(|lost| *lost.error)?;
     Ok(node.filter(|node| node.entry.path == *path))
 }

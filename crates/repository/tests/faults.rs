@@ -247,6 +247,21 @@ fn a_lost_or_damaged_index_costs_nothing_but_time() {
 }
 
 #[test]
+fn damaged_metadata_is_stored_again_and_heals_older_snapshots() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let source = one_of_everything();
+    let old = world.run_well(&store, &source);
+    for name in packs(&store, 'm') {
+        store.damage(&name, 120);
+    }
+    assert!(world.restore(&store, old).1.failed > 0);
+    let new = world.run_well(&store, &source);
+    world.assert_restores(&store, new, &source);
+    world.assert_restores(&store, old, &source);
+}
+
+#[test]
 fn a_damaged_snapshot_is_reported_and_hides_no_other() {
     let world = World::new();
     let store = Arc::new(MemoryStore::default());

@@ -27,7 +27,7 @@ pub struct Selection {
     pub excludes: Vec<String>,
     /// The socket of `backstay-dump`, usually `/run/backstay/dump.sock`.
     pub dump_socket: PathBuf,
-    /// The time of dumps and of directories that only the snapshot has.
+    /// The time of dumps.
     pub taken_at: FileTime,
 }
 
@@ -197,6 +197,11 @@ impl DumpSource {
     }
 
     fn entry(&self, path: TreePath, kind: EntryKind) -> Entry {
+        // Directories stay what they were, so that they cost nothing in the next snapshot.
+        let modified = match kind {
+            EntryKind::Stream => self.taken_at,
+            _ => FileTime::default(),
+        };
         Entry {
             path,
             mode: if kind == EntryKind::Stream {
@@ -206,7 +211,7 @@ impl DumpSource {
             },
             kind,
             owner: self.owner.clone(),
-            modified: self.taken_at,
+            modified,
             changed: FileTime::default(),
             size_bytes: 0,
             inode: 0,

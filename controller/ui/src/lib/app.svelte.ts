@@ -16,6 +16,7 @@ export interface Toast {
 
 const THEME_KEY = 'backstay.theme';
 const TOAST_MS = 8_000;
+const TOASTS_MAX = 3;
 
 function storedTheme(): Theme {
   const theme = document.documentElement.dataset.theme;
@@ -95,7 +96,7 @@ export function say(text: string): void {
 export function toast(text: string, tone: Toast['tone'] = 'idle'): void {
   toastCount += 1;
   const id = toastCount;
-  app.toasts.push({ id, text, tone });
+  app.toasts = [...app.toasts, { id, text, tone }].slice(-TOASTS_MAX);
   setTimeout(() => dismiss(id), TOAST_MS);
 }
 

@@ -97,7 +97,8 @@ export async function journey(page, config, hooks) {
     await strip.getByRole('button', { name: 'Details' }).click();
     const seen = new Set();
     await until('the progress to move', wait, async () => {
-      const text = (await strip.getByTestId('task-bytes').allTextContents()).join();
+      const part = async (name) => (await strip.getByTestId(`task-${name}`).allTextContents()).join();
+      const text = [await part('phase'), await part('bytes'), await part('entries')].join(' ').trim();
       if (text !== '') seen.add(text);
       return seen.size >= config.progress_steps;
     }, 50);

@@ -1,8 +1,8 @@
 //! One replica during a run: its index, and whether it still takes part.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edge::{ByteRange, Entropy, Event, Monitor, StoreError};
 use model::DestinationName;
@@ -12,7 +12,7 @@ use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::{RepositoryError, chain};
-use crate::index::{Index, PackInfo, Record, records_of};
+use crate::index::{Index, PackInfo, Prefix, Record, prefix_of, records_of};
 use crate::layout::ObjectHash;
 use crate::pack::decode_trailer;
 use crate::segment::seal_segment;
@@ -24,6 +24,9 @@ pub(super) struct Copy {
     pub(super) index: Index,
     /// Its bit in a set of replicas.
     pub(super) bit: u32,
+    /// Chunks that the index names but that cannot be read: they are stored again.
+    bad: Mutex<HashSet<Prefix>>,
+    has_bad: AtomicBool,
     is_dead: AtomicBool,
     error: Mutex<Option<RepositoryError>>,
     stored_bytes: AtomicU64,
@@ -43,16 +46,13 @@ impl Copy {
             destination: &self.name,
             error: &chain(&error),
         });
-        *self
-            .error
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
     pub(super) fn take_error(&self) -> Option<RepositoryError> {
         self.error
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
 
@@ -62,6 +62,25 @@ impl Copy {
 
     pub(super) fn contains(&self, id: &ChunkId) -> bool {
         self.index.contains(id)
+            && !(self.has_bad.load(Ordering::Acquire) && self.bad_chunks().contains(&prefix_of(id)))
+    }
+
+    /// Notes that a chunk, and so its frame, cannot be read here: this run stores again what it
+    /// needs of it.
+    pub(super) fn mark_bad(&self, id: &ChunkId) {
+        let Some(lost) = self.index.find(id) else {
+            return;
+        };
+        let shares_frame =
+            |record: &&Record| (record.pack, record.frame()) == (lost.pack, lost.frame());
+        let records = self.index.records().iter().filter(shares_frame);
+        self.bad_chunks()
+            .extend(records.map(|record| record.prefix));
+        self.has_bad.store(true, Ordering::Release);
+    }
+
+    pub(super) fn bad_chunks(&self) -> MutexGuard<'_, HashSet<Prefix>> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores an object here.
@@ -151,6 +170,8 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
                 .ok()
                 .and_then(|n| 1_u32.checked_shl(n))
                 .unwrap_or(0),
+            bad: Mutex::default(),
+            has_bad: AtomicBool::new(false),
             is_dead: AtomicBool::new(false),
             error: Mutex::new(None),
             stored_bytes: AtomicU64::new(0),

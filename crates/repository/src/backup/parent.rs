@@ -4,7 +4,7 @@ use edge::{Entry, EntryKind, FileTime, TreePath};
 use model::{Instant, SnapshotId};
 
 use super::copy::Copy;
-use crate::content::{ChunkRef, Content, Node};
+use crate::content::{Bytes, ChunkRef, Content, Node};
 use crate::error::ReadError;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
@@ -16,6 +16,7 @@ const RACY_SECS: i64 = 2;
 
 /// The newest snapshot of any replica.
 pub(super) struct Parent<'a> {
+    copy: &'a Copy,
     snapshot: Snapshot,
     reader: ChunkReader<'a>,
     walk: TreeWalk,
@@ -37,6 +38,7 @@ impl<'a> Parent<'a> {
         });
         let (copy, snapshot) = newest.max_by_key(|(_, snapshot)| snapshot.body.started_at)?;
         Some(Self {
+            copy,
             reader: ChunkReader::new(&copy.domain, &copy.index),
             walk: TreeWalk::new(snapshot.root, Vec::new()),
             current: None,
@@ -72,9 +74,18 @@ impl<'a> Parent<'a> {
         Some(node)
     }
 
-    /// Gives all chunks of a content.
-    pub(super) fn chunk_list(&mut self, content: &Content) -> Result<Vec<ChunkRef>, ReadError> {
-        self.reader.chunk_list(content)
+    /// Gives all chunks of a content, or `None` when its lists cannot be read.
+    pub(super) fn chunk_list(&mut self, content: &Content) -> Option<Vec<ChunkRef>> {
+        match self.reader.chunk_list(content) {
+            Ok(list) => Some(list),
+            Err(ReadError::Store(_)) => None,
+            Err(_) => {
+                if let Bytes::Chunks { list, .. } = &content.bytes {
+                    list.iter().for_each(|chunk| self.copy.mark_bad(&chunk.id));
+                }
+                None
+            }
+        }
     }
 
     fn seek(&mut self, path: &TreePath) -> Option<&Node> {
@@ -86,8 +97,12 @@ impl<'a> Parent<'a> {
             match self.walk.next(&mut self.reader) {
                 Ok(Some(node)) => self.current = Some(node),
                 Ok(None) => return None,
-                // What this page held is read again.
-                Err(_) => {}
+                // What this page held is read again, and the page stored again.
+                Err(lost) => {
+                    if !matches!(*lost.error, ReadError::Store(_)) {
+                        self.copy.mark_bad(&lost.page);
+                    }
+                }
             }
         }
         self.current

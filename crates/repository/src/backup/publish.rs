@@ -90,8 +90,13 @@ impl Publication<'_> {
             index.add(vec![pack.info.clone()], pack.records.clone());
         }
         let mut published = Published::Nothing;
-        if copy.index.segments.len() + 1 > SEGMENT_COUNT_MAX {
-            let (all_packs, all_records) = copy.index.without(&|_| false);
+        let has_bad = !copy.bad_chunks().is_empty();
+        if has_bad || copy.index.segments.len() + 1 > SEGMENT_COUNT_MAX {
+            let (all_packs, mut all_records) = copy.index.without(&|_| false);
+            // Where these chunks were stored again, readers must not find the old place.
+            let bad = copy.bad_chunks();
+            all_records.retain(|record| !bad.contains(&record.prefix));
+            drop(bad);
             index.add(all_packs, all_records);
             index.sort();
             let content = (index.packs(), index.records());

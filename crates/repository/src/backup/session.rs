@@ -222,7 +222,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
             if !self.storing.all_hold(list) {
                 return None;
             }
-            if *depth > 0 && !self.storing.all_hold(&parent.chunk_list(content).ok()?) {
+            if *depth > 0 && !self.storing.all_hold(&parent.chunk_list(content)?) {
                 return None;
             }
         }

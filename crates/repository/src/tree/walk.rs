@@ -27,8 +27,9 @@ pub(crate) struct TreeWalk {
 /// A page that could not be read, and from which key on entries are therefore missing.
 #[derive(Debug)]
 pub(crate) struct PageLost {
+    pub(crate) page: ChunkId,
     pub(crate) first_key: Vec<u8>,
-    pub(crate) error: ReadError,
+    pub(crate) error: Box<ReadError>,
 }
 
 impl TreeWalk {
@@ -81,8 +82,9 @@ impl TreeWalk {
                 Ok(Page::Inner(children)) => self.inner.push(children.into()),
                 Err(error) => {
                     return Err(PageLost {
+                        page: child.id,
                         first_key: child.key,
-                        error,
+                        error: Box::new(error),
                     });
                 }
             }

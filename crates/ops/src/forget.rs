@@ -1,0 +1,87 @@
+//! Letting snapshots go by a schedule's rules, and deleting what nothing needs any more.
+
+use model::{Copy, CopyState, DestinationName};
+use repository::{Domain, Keep as Rules, PruneOptions, RepositoryError, chain};
+use settings::Keep;
+
+use crate::backup::{BackupPlan, open_replica};
+use crate::lock::DomainLock;
+
+/// How long condemned packs stay for readers that began before.
+const GRACE_SECS: u32 = 24 * 3600;
+
+/// What retention did at one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Where.
+    pub destination: DestinationName,
+    /// What was done or why not, one line for people.
+    pub text: String,
+}
+
+/// Applies the schedule's rules at every destination that just got a snapshot. Nothing is let go
+/// where the newest run failed: old snapshots may be all there is.
+pub(crate) fn forget_old(
+    plan: &BackupPlan<'_>,
+    copies: &[Copy],
+    _lock: &DomainLock,
+) -> Vec<Forgotten> {
+    let rules = rules(&plan.schedule.keep);
+    if rules == Rules::default() {
+        return Vec::new();
+    }
+    let stored = |name: &DestinationName| {
+        copies
+            .iter()
+            .any(|copy| copy.destination == *name && copy.state == CopyState::Stored)
+    };
+    plan.destinations
+        .iter()
+        .filter(|destination| stored(&destination.name))
+        .filter_map(|destination| {
+            let text = match open_replica(plan, destination) {
+                Ok(domain) => forget_in(&domain, &rules, plan)
+                    .unwrap_or_else(|error| Some(format!("retention failed: {}", chain(&error)))),
+                Err(error) => Some(format!("retention failed: {error}")),
+            };
+            let destination = destination.name.clone();
+            text.map(|text| Forgotten { destination, text })
+        })
+        .collect()
+}
+
+fn forget_in(
+    domain: &Domain,
+    rules: &Rules,
+    plan: &BackupPlan<'_>,
+) -> Result<Option<String>, RepositoryError> {
+    let gone = domain.apply_retention(rules, plan.clock.now())?;
+    let report = domain.prune(&PruneOptions {
+        grace_secs: GRACE_SECS,
+        clock: plan.clock,
+        entropy: plan.entropy,
+        monitor: plan.monitor,
+    })?;
+    if gone.is_empty() && report.deleted_packs == 0 {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{} snapshots let go, {} freed, {} packs to be deleted after a day",
+        gone.len(),
+        report.freed_bytes,
+        report.condemned_packs
+    )))
+}
+
+fn rules(keep: &Keep) -> Rules {
+    Rules {
+        last: keep.last.unwrap_or(0),
+        hourly: keep.hourly.unwrap_or(0),
+        daily: keep.daily.unwrap_or(0),
+        weekly: keep.weekly.unwrap_or(0),
+        monthly: keep.monthly.unwrap_or(0),
+        yearly: keep.yearly.unwrap_or(0),
+        within_secs: keep.within_secs.unwrap_or(0),
+        max: keep.max.unwrap_or(0),
+    }
+}
