@@ -8,6 +8,7 @@
     reason = "this is the command line of the lab; it talks to people"
 )]
 
+mod bench;
 mod demo;
 
 use std::env;
@@ -23,6 +24,7 @@ const USAGE: &str = "\
 usage: backstay-lab COMMAND
   doctor        say what this machine lacks for the lab
   demo [--keep] show the whole path on a controller and a server; --keep leaves it running
+  bench         measure backup and restore beside restic
   images        build the images of hosts that are not built yet
   up [RELEASE]  boot one host, bookworm or trixie, until the end of input
   shell HOST    open a shell on a running host; `shell` alone lists them
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["doctor"] => doctor(),
         ["demo"] => demo::show(Ending::Remove),
         ["demo", "--keep"] => demo::show(Ending::Keep),
+        ["bench"] => bench::run(),
         ["images"] => images(),
         ["up"] => up("bookworm"),
         ["up", release] => up(release),

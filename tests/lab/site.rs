@@ -42,19 +42,37 @@ impl Site {
             root: format!("/home/{account}/www/{domain}"),
             database: format!("{account}_wp"),
         };
-        host.put("/root/site.sh", SET_UP)?;
         host.put("/root/site.php", CONTENT)?;
         host.put("/root/site.sql", TABLES)?;
         host.sh("chmod 0711 /root; chmod 0644 /root/site.php")?;
+        site.script(host, "set-up")?;
+        Ok(site)
+    }
+
+    /// Puts PHP and nginx in front of the site's tree and database, which were brought to another host.
+    ///
+    /// # Errors
+    ///
+    /// When it is not served.
+    pub fn serve(&self, host: &Host) -> Result<()> {
+        self.script(host, "serve")
+    }
+
+    fn script(&self, host: &Host, verb: &str) -> Result<()> {
+        let Self {
+            account, domain, ..
+        } = self;
+        host.put("/root/site.sh", SET_UP)?;
         let php = host.distro().php();
-        host.sh(&format!("bash /root/site.sh {account} {domain} {php}"))
-            .doing(|| format!("setting up {domain}"))?;
+        host.sh(&format!(
+            "bash /root/site.sh {verb} {account} {domain} {php}"
+        ))
+        .doing(|| format!("site {domain}: {verb}"))?;
         host.wait_until("the front page", SERVED_MAX, |host| {
-            Ok(site
+            Ok(self
                 .page(host)
                 .is_ok_and(|page| page.contains("Acme Tools")))
-        })?;
-        Ok(site)
+        })
     }
 
     /// Reads everything that a restore must bring back.

@@ -1,13 +1,49 @@
-# Makes a WordPress site as a hosting server has it. usage: site USER DOMAIN PHP-VERSION, with site.php in /root
-# An account with its Linux user, its tree below /home, its database, its PHP pool and its nginx server.
+# Makes a WordPress site as a hosting server has it: an account with its Linux user, its tree below /home, its database,
+# its PHP pool and its nginx server.
+# usage: site set-up|serve USER DOMAIN PHP-VERSION, with site.php and site.sql beside it
+# serve only puts PHP and nginx in front of a tree and a database that are there.
 set -eu
-user=$1 domain=$2 php=$3
+verb=$1 user=$2 domain=$3 php=$4
 home=/home/$user root=/home/$user/www/$domain database=${user}_wp
+
+serve() {
+    # The web server reads what the account's group may read.
+    usermod --append --groups "$user" www-data
+    cat >"/etc/php/$php/fpm/pool.d/$user.conf" <<END
+[$user]
+user = $user
+group = $user
+listen = /run/php/$user.sock
+listen.owner = www-data
+listen.group = www-data
+pm = ondemand
+pm.max_children = 4
+END
+    rm -f "/etc/php/$php/fpm/pool.d/www.conf" /etc/nginx/sites-enabled/default
+    cat >"/etc/nginx/sites-enabled/$domain" <<END
+server {
+    listen 80;
+    server_name $domain;
+    root $root;
+    index index.php;
+    location / { try_files \$uri \$uri/ /index.php?\$args; }
+    location ~ \.php\$ {
+        include snippets/fastcgi-php.conf;
+        fastcgi_pass unix:/run/php/$user.sock;
+    }
+}
+END
+    systemctl enable --quiet "php$php-fpm" nginx
+    systemctl restart "php$php-fpm" nginx
+}
+
+if [ "$verb" = serve ]; then
+    serve
+    exit
+fi
 
 id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
 chmod 0750 "$home"
-# The web server reads what the account's group may read.
-usermod --append --groups "$user" www-data
 mkdir -p "$home/www"
 cp -rL --preserve=timestamps /usr/share/wordpress "$root"
 rm -rf "$root/wp-content" "$root/wp-config.php" "$root/.htaccess"
@@ -48,33 +84,7 @@ END
 chmod 0640 "$root/wp-config.php"
 chown -R "$user:$user" "$home/www"
 
-cat >"/etc/php/$php/fpm/pool.d/$user.conf" <<END
-[$user]
-user = $user
-group = $user
-listen = /run/php/$user.sock
-listen.owner = www-data
-listen.group = www-data
-pm = ondemand
-pm.max_children = 4
-END
-rm -f "/etc/php/$php/fpm/pool.d/www.conf" /etc/nginx/sites-enabled/default
-cat >"/etc/nginx/sites-enabled/$domain" <<END
-server {
-    listen 80;
-    server_name $domain;
-    root $root;
-    index index.php;
-    location / { try_files \$uri \$uri/ /index.php?\$args; }
-    location ~ \.php\$ {
-        include snippets/fastcgi-php.conf;
-        fastcgi_pass unix:/run/php/$user.sock;
-    }
-}
-END
-
 cd "$root"
 runuser -u "$user" -- php /root/site.php "$root" "$domain"
 mariadb "$database" </root/site.sql
-systemctl enable --quiet "php$php-fpm" nginx
-systemctl restart "php$php-fpm" nginx
+serve
