@@ -131,7 +131,6 @@ impl<H: Host> Engine<'_, H> {
         let root = self.paths.root();
         let mut folders = Folders::below(root);
         folders.generation = generations::current(self.paths)?;
-        self.host.step("keep the configuration in force")?;
         crate::configuration::keep(root, &folders, settings, self.host.now()).map_err(
             ApplyError::file("keep a copy in", &self.paths.generations()),
         )

@@ -82,7 +82,7 @@ pub(super) fn key(dir: &Path) -> Result<SigningKey, IdentityError> {
     };
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(0o750)
         .create(dir)
         .map_err(file)?;
     let mut seed = [0; 32];
@@ -116,7 +116,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
     }
 }
 
-/// Writes a file whole or not at all. It gets the owner of its directory, because `join` runs as
+/// Writes a file whole or not at all. `apply`, which is root without capabilities and in the
+/// directory's group, reads all but the key. It gets the owner of its directory, because `join` runs as
 /// root and the daemon does not.
 pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = dir.join(format!(".{name}.new"));
@@ -127,7 +128,7 @@ pub(super) fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        .mode(if name == KEY { 0o600 } else { 0o640 })
         .open(&draft)?;
     let owner = std::fs::metadata(dir)?;
     if file.metadata()?.uid() != owner.uid() {
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(first.public(), key(&identity).unwrap().public());
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&identity.join(KEY)), 0o600);
-        assert_eq!(mode(&identity), 0o700);
+        assert_eq!(mode(&identity), 0o750);
         assert!(Identity::read(&identity).unwrap().is_none());
     }
 }
