@@ -239,12 +239,12 @@ fn database(server: &Server, arguments: &InitArguments) -> Step {
     let socket = configuration::load(server)
         .ok()
         .and_then(|settings| settings.agent.hosting.mariadb_socket);
-    let Some(socket) = socket.filter(|socket| socket.exists()) else {
-        return Step::new(
-            Outcome::Skipped,
-            "MariaDB: there is no server on this machine",
-        );
+    let Some(socket) = socket else {
+        return Step::new(Outcome::Skipped, "MariaDB: agent.toml names no socket");
     };
+    if !socket.exists() {
+        return no_database(&socket);
+    }
     let at = format!("--socket={}", socket.display());
     if may_read(&at) {
         return Step::new(Outcome::Present, format!("MariaDB account {DUMP_USER}"));
@@ -258,6 +258,25 @@ fn database(server: &Server, arguments: &InitArguments) -> Step {
         Err(said) => Step::failed(
             format!("cannot make the MariaDB account {DUMP_USER}: {said}"),
             "backstayctl init needs MariaDB's root over the socket; check: mariadb -e 'SELECT 1'",
+        ),
+    }
+}
+
+/// Says what to do where no database server answers.
+fn no_database(socket: &Path) -> Step {
+    let installed = ["/usr/sbin/mariadbd", "/usr/sbin/mysqld"];
+    if installed.iter().any(|program| Path::new(program).exists()) {
+        return Step::failed(
+            format!("MariaDB is installed, but there is no {}", socket.display()),
+            "systemctl start mariadb && backstayctl init",
+        );
+    }
+    Step {
+        outcome: Outcome::Skipped,
+        what: "MariaDB: there is no server on this machine".to_owned(),
+        hint: Some(
+            "write mariadb_socket = \"none\" below [hosting] in /etc/backstay/agent.toml, else runs are partial"
+                .to_owned(),
         ),
     }
 }

@@ -119,9 +119,7 @@ impl Server {
     pub fn ledger(&self) -> Result<Option<Ledger>, Problem> {
         let path = self.ledger_path();
         match std::fs::metadata(&path) {
-            Ok(_) => Ledger::open_read_only(&path)
-                .map(Some)
-                .map_err(|error| ledger_problem(&error)),
+            Ok(_) => open_begun(&path),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 Err(not_allowed(&path.display().to_string()))
             }
@@ -175,6 +173,25 @@ impl Server {
             return Ok(());
         }
         Err(not_allowed(doing))
+    }
+}
+
+/// Opens the ledger for reading. None while the first job has made the file and not its tables.
+fn open_begun(path: &Path) -> Result<Option<Ledger>, Problem> {
+    let opened = Ledger::open_read_only(path).and_then(|ledger| {
+        ledger.outbox_len()?;
+        Ok(ledger)
+    });
+    match opened {
+        Ok(ledger) => Ok(Some(ledger)),
+        Err(error) => {
+            let problem = ledger_problem(&error);
+            if problem.summary().contains("no such table") {
+                Ok(None)
+            } else {
+                Err(problem)
+            }
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use model::{
     ByteCount, Copy, CopyState, DestinationName, Instant, RunCounts, RunId, RunRecord, RunState,
     ScheduleName, Scope, SnapshotId, Trigger,
@@ -374,7 +376,13 @@ fn who_is_not_root_is_told_what_to_type() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let program = folder.path().join("backstayctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_backstayctl"), &program).unwrap();
+    // Another process makes the copy: a file that this one had open for writing could be held busy
+    // by what the other tests start meanwhile.
+    let copied = std::process::Command::new("cp")
+        .args([Path::new(env!("CARGO_BIN_EXE_backstayctl")), &program])
+        .status()
+        .unwrap();
+    assert!(copied.success());
     let mut command = std::process::Command::new(program);
     if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65_534).gid(65_534);
@@ -385,4 +393,15 @@ fn who_is_not_root_is_told_what_to_type() {
         .output()
         .unwrap();
     insta::assert_snapshot!(Host::empty().shown(&output));
+}
+
+#[test]
+fn a_ledger_that_is_being_made_is_one_without_runs() {
+    let host = configured();
+    host.write("var/lib/backstay/ledger/ledger.db", "");
+    insta::assert_snapshot!(host.run(&["history"]), @r"
+    --- stdout
+    Nothing has run yet.
+    --- exit 0
+    ");
 }
