@@ -12,18 +12,21 @@ use model::{Instant, ScheduleName};
 use settings::units::{drop_in, schedule_of, timer_unit};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zbus::OwnedObjectPath;
 use zbus::export::futures_core::Stream;
 use zbus::proxy::CacheProperties;
 
 use super::error::ApplyError;
-use super::host::{Elapses, Host, JOBS_IN_FLIGHT_MAX, UnitState, Verb};
+use super::host::{Elapses, Host, JOBS_IN_FLIGHT_MAX, UnitState, Unsealed, Verb};
 
 /// Longest wait for one batch of systemd jobs.
 const JOBS_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest run of a program of systemd.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(120);
+/// Programs that encrypt at one time.
+const SEALERS_MAX: usize = 8;
 /// Signals that may wait to be read: each job of a batch and of others at the same time.
 const QUEUE_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(8191);
 /// Output of a program that is kept for the message.
@@ -297,37 +300,65 @@ impl Host for System {
         Ok(shorten(said))
     }
 
-    async fn seal(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, String> {
-        // The host's own key, never a TPM: a mainboard that is replaced must not take the
-        // backups with it.
-        let child = Command::new("systemd-creds")
-            .args(["encrypt", "--with-key=host"])
-            .arg(format!("--name={name}"))
-            .args(["-", "-"])
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn();
-        let mut child = child.map_err(|error| format!("systemd-creds does not start: {error}"))?;
-        let mut input = child.stdin.take();
-        let work = async {
-            if let Some(mut input) = input.take() {
-                input.write_all(secret).await?;
-                input.shutdown().await?;
+    async fn seal_all(&self, secrets: Vec<Unsealed>) -> Result<Vec<Vec<u8>>, (String, String)> {
+        let count = secrets.len();
+        let mut waiting = secrets.into_iter().enumerate();
+        let mut tasks = JoinSet::new();
+        let mut sealed = vec![Vec::new(); count];
+        loop {
+            while tasks.len() < SEALERS_MAX
+                && let Some((position, (name, secret))) = waiting.next()
+            {
+                tasks.spawn(async move {
+                    let result = seal(&name, secret.as_slice()).await;
+                    (position, name, result)
+                });
             }
-            child.wait_with_output().await
-        };
-        let output = finish("systemd-creds", work)
-            .await
-            .map_err(|error| error.to_string())?;
-        if output.status.success() && !output.stdout.is_empty() {
-            return Ok(output.stdout);
+            match tasks.join_next().await {
+                None => return Ok(sealed),
+                Some(Err(error)) => return Err((String::new(), error.to_string())),
+                Some(Ok((_, name, Err(why)))) => return Err((name, why)),
+                Some(Ok((position, _, Ok(bytes)))) => {
+                    if let Some(place) = sealed.get_mut(position) {
+                        *place = bytes;
+                    }
+                }
+            }
         }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(shorten(format!("{}: {said}", output.status)))
     }
+}
+
+/// Lets systemd encrypt one secret, which goes in by standard input.
+async fn seal(name: &str, secret: &[u8]) -> Result<Vec<u8>, String> {
+    // The host's own key, never a TPM: a mainboard that is replaced must not take the
+    // backups with it.
+    let child = Command::new("systemd-creds")
+        .args(["encrypt", "--with-key=host"])
+        .arg(format!("--name={name}"))
+        .args(["-", "-"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = child.map_err(|error| format!("systemd-creds does not start: {error}"))?;
+    let mut input = child.stdin.take();
+    let work = async {
+        if let Some(mut input) = input.take() {
+            input.write_all(secret).await?;
+            input.shutdown().await?;
+        }
+        child.wait_with_output().await
+    };
+    let output = finish("systemd-creds", work)
+        .await
+        .map_err(|error| error.to_string())?;
+    if output.status.success() && !output.stdout.is_empty() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(shorten(format!("{}: {said}", output.status)))
 }
 
 async fn finish(

@@ -13,7 +13,7 @@ use settings::Calendar;
 use settings::units::{TimerWish, drop_in, schedule_of, timer_unit};
 
 use super::error::ApplyError;
-use super::host::{Elapses, Host, UnitState, Verb};
+use super::host::{Elapses, Host, UnitState, Unsealed, Verb};
 use super::paths::Paths;
 
 /// One timer in the memory of PID 1.
@@ -305,8 +305,11 @@ impl Host for Fake {
         Ok(self.checker_says.borrow().clone())
     }
 
-    async fn seal(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, String> {
-        self.burn().map_err(|error| error.to_string())?;
-        Ok([name.as_bytes(), b"\n", secret].concat())
+    async fn seal_all(&self, secrets: Vec<Unsealed>) -> Result<Vec<Vec<u8>>, (String, String)> {
+        let seal = |(name, secret): Unsealed| match self.burn() {
+            Ok(()) => Ok([name.as_bytes(), b"\n", secret.as_slice()].concat()),
+            Err(error) => Err((name, error.to_string())),
+        };
+        secrets.into_iter().map(seal).collect()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use model::{Instant, ScheduleName};
+use zeroize::Zeroizing;
 
 use super::error::ApplyError;
 
@@ -36,6 +37,9 @@ pub(crate) enum Verb {
     Stop,
     Restart,
 }
+
+/// A secret and the name that it will open under.
+pub(crate) type Unsealed = (String, Zeroizing<[u8; 32]>);
 
 /// A machine with systemd.
 pub(crate) trait Host {
@@ -71,6 +75,7 @@ pub(crate) trait Host {
     /// Lets systemd's checker read units with the drop-ins below `directory`; gives what it says.
     async fn verify(&self, directory: &Path, units: &[String]) -> Result<String, ApplyError>;
 
-    /// Encrypts a secret for this machine under a name.
-    async fn seal(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, String>;
+    /// Encrypts secrets for this machine, each under its name; the results are in the same order.
+    /// An error names the one that failed.
+    async fn seal_all(&self, secrets: Vec<Unsealed>) -> Result<Vec<Vec<u8>>, (String, String)>;
 }

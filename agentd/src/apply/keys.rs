@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::error::ApplyError;
 use super::files;
-use super::host::Host;
+use super::host::{Host, Unsealed};
 use super::paths::Paths;
 
 /// Bytes of a schedule key.
@@ -32,20 +32,21 @@ pub(crate) async fn make_missing<H: Host>(
     schedules: &BTreeSet<ScheduleName>,
 ) -> Result<Vec<ScheduleName>, ApplyError> {
     let names = missing(paths, schedules);
-    let mut sealed_keys = Vec::with_capacity(names.len());
+    let failed = |(name, detail): (String, String)| ApplyError::Key {
+        schedule: name.trim_start_matches("schedule-").to_owned(),
+        detail,
+    };
+    let mut secrets: Vec<Unsealed> = Vec::with_capacity(names.len());
     for name in &names {
-        let failed = |detail: String| ApplyError::Key {
-            schedule: name.to_string(),
-            detail,
-        };
         let mut key = Zeroizing::new([0u8; KEY_LENGTH]);
-        getrandom::fill(key.as_mut_slice()).map_err(|error| failed(error.to_string()))?;
-        let sealed = host
-            .seal(&format!("schedule-{name}"), key.as_slice())
-            .await
-            .map_err(failed)?;
-        sealed_keys.push((paths.key(name), sealed));
+        let id = format!("schedule-{name}");
+        getrandom::fill(key.as_mut_slice())
+            .map_err(|error| failed((id.clone(), error.to_string())))?;
+        secrets.push((id, key));
     }
+    let sealed = host.seal_all(secrets).await.map_err(failed)?;
+    let paths = names.iter().map(|name| paths.key(name));
+    let sealed_keys: Vec<_> = paths.zip(sealed).collect();
     files::replace_all(host, &sealed_keys, 0o600)?;
     Ok(names)
 }

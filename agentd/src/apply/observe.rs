@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use model::ScheduleName;
 use serde::{Deserialize, Serialize};
-use settings::units::{drop_in, schedule_of, timer_unit};
+use settings::units::{drop_in, is_our_place, schedule_of, timer_unit};
 
 use super::error::ApplyError;
 use super::files;
@@ -88,7 +88,7 @@ fn look_at(
         return look_at_unit(path, name, observed);
     };
     // Only units of schedules: drop-ins for backstay-dump@ and others are nobody's drift.
-    if schedule_of(&drop_in(unit)).is_none() {
+    if !is_our_place(&drop_in(unit)) {
         return Ok(());
     }
     for file in names_in(&path)? {

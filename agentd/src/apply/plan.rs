@@ -188,7 +188,9 @@ impl Planner<'_> {
         }
         let stopped_by_us = self.unfinished.is_some_and(|i| i.stopped.contains(name));
         if changed {
-            if active || stopped_by_us {
+            // A failed one too: its new calendar must not count from the last elapse either.
+            let failed = state.is_some_and(|s| s.active == "failed");
+            if active || stopped_by_us || failed {
                 self.begin_anew(name, active);
             } else {
                 self.stopped_or_failed(name, &unit);
@@ -246,8 +248,9 @@ impl Planner<'_> {
 
     fn foreign(&mut self) {
         for (unit, path) in &self.observed.foreign {
-            let ours = schedule_of(&drop_in(unit));
-            if ours.is_some_and(|name| self.wanted.schedules.contains(&name)) {
+            // A drop-in for a template concerns every schedule.
+            let of = schedule_of(&drop_in(unit));
+            if of.is_none_or(|name| self.wanted.schedules.contains(&name)) {
                 let path = path.display().to_string();
                 let detail = format!("an administrator's file takes part: {path}");
                 self.hold(unit, DriftKind::Overridden, Some(&path), detail);
@@ -338,8 +341,17 @@ fn drift(unit: &str, kind: DriftKind, path: Option<&str>, detail: String) -> Dri
     Drift {
         unit: unit.to_owned(),
         kind,
-        path: path.map(str::to_owned),
+        path: path.map(absolute),
         detail,
+    }
+}
+
+/// Gives the whole path of one of our files; others come whole already.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/etc/systemd/system/{path}")
     }
 }
 

@@ -1,6 +1,7 @@
 //! From settings to the drop-ins that make systemd keep them.
 //!
-//! The package ships templates; a schedule is at most four small files beside them. Rendering is
+//! The package ships templates; a schedule is one small file beside them, and more only where it has
+//! credentials or limits. What all schedules share is written once, for the template. Rendering is
 //! pure: the same settings give the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +111,18 @@ pub fn drop_in(unit: &str) -> String {
     format!("{unit}.d/50-backstay.conf")
 }
 
+/// Gives the template units that have a drop-in for all schedules.
+#[must_use]
+pub fn template_units() -> [String; 2] {
+    ["job", "browse"].map(|kind| format!("backstay-{kind}@.service"))
+}
+
+/// True for the paths at which we write, and at no other.
+#[must_use]
+pub fn is_our_place(path: &str) -> bool {
+    schedule_of(path).is_some() || template_units().iter().any(|unit| drop_in(unit) == path)
+}
+
 /// Finds the schedule that one of our drop-in paths belongs to.
 #[must_use]
 pub fn schedule_of(path: &str) -> Option<ScheduleName> {
@@ -136,6 +149,7 @@ pub fn render(settings: &Settings, year: i16, exists: &dyn Fn(&Path) -> bool) ->
         generation: settings.generation,
         ..Wanted::default()
     };
+    let mut local = BTreeSet::new();
     for schedule in settings.schedules.values() {
         let name = &schedule.name;
         wanted.schedules.insert(name.clone());
@@ -150,17 +164,25 @@ pub fn render(settings: &Settings, year: i16, exists: &dyn Fn(&Path) -> bool) ->
         }
         let places: Vec<&Destination> = settings.destinations_of(schedule).collect();
         let credentials = credential_lines(schedule, &places, exists, &mut wanted.warnings);
-        let writable = writable_lines(&places);
+        local.extend(places.iter().filter_map(|place| local_path(place)));
         let limits = limit_lines(&schedule.limits.or(settings.agent.limits));
         for (kind, lines) in [
-            ("job", format!("{credentials}{writable}{limits}")),
+            ("job", format!("{credentials}{limits}")),
             ("restore", credentials.clone()),
-            ("browse", format!("{credentials}{writable}")),
+            ("browse", credentials),
         ] {
             if !lines.is_empty() {
                 let path = drop_in(&service_unit(kind, name));
                 wanted.files.insert(path, format!("[Service]\n{lines}"));
             }
+        }
+    }
+    if !local.is_empty() {
+        let lines: String = local.iter().map(|path| writable_line(path)).collect();
+        for unit in template_units() {
+            wanted
+                .files
+                .insert(drop_in(&unit), format!("[Service]\n{lines}"));
         }
     }
     wanted.warnings.sort();
@@ -215,16 +237,17 @@ fn credential_lines(
     lines
 }
 
-fn writable_lines(places: &[&Destination]) -> String {
-    let mut lines = String::new();
-    for destination in places {
-        if let Place::Local { path } = &destination.place {
-            // The minus: a disk that is not mounted fails its copy, not the whole unit.
-            let path = path.display().to_string().replace('%', "%%");
-            push(&mut lines, "ReadWritePaths", &format!("\"-{path}\""));
-        }
+fn local_path(destination: &Destination) -> Option<&Path> {
+    match &destination.place {
+        Place::Local { path } => Some(path),
+        Place::S3 { .. } => None,
     }
-    lines
+}
+
+/// The minus: a disk that is not mounted fails its copy, not the whole unit.
+fn writable_line(path: &Path) -> String {
+    let path = path.display().to_string().replace('%', "%%");
+    format!("ReadWritePaths=\"-{path}\"\n")
 }
 
 fn limit_lines(limits: &Limits) -> String {
@@ -351,17 +374,18 @@ path = "/srv/100% backup"
             .map(|(path, body)| format!("== {path}\n{body}"))
             .collect();
         insta::assert_snapshot!(text.concat(), @r#"
+    == backstay-browse@.service.d/50-backstay.conf
+    [Service]
+    ReadWritePaths="-/srv/100%% backup"
     == backstay-browse@nightly.service.d/50-backstay.conf
     [Service]
     LoadCredentialEncrypted=destination-offsite:/var/lib/backstay/credstore/destination-offsite.cred
-    ReadWritePaths="-/srv/100%% backup"
-    == backstay-browse@plain.service.d/50-backstay.conf
+    == backstay-job@.service.d/50-backstay.conf
     [Service]
     ReadWritePaths="-/srv/100%% backup"
     == backstay-job@nightly.service.d/50-backstay.conf
     [Service]
     LoadCredentialEncrypted=destination-offsite:/var/lib/backstay/credstore/destination-offsite.cred
-    ReadWritePaths="-/srv/100%% backup"
     CPUWeight=50
     MemoryHigh=1073741824
     RuntimeMaxSec=21600s
@@ -370,9 +394,6 @@ path = "/srv/100% backup"
     OnCalendar=*-*-* 02:00:00 Europe/Berlin
     OnCalendar=Sun *-03-25,26,27,28,29,30,31 03:00:00 Europe/Berlin
     RandomizedDelaySec=900s
-    == backstay-job@plain.service.d/50-backstay.conf
-    [Service]
-    ReadWritePaths="-/srv/100%% backup"
     == backstay-restore@nightly.service.d/50-backstay.conf
     [Service]
     LoadCredentialEncrypted=destination-offsite:/var/lib/backstay/credstore/destination-offsite.cred
