@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -87,6 +87,8 @@ fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<File, ApplyError
             .create_new(true)
             .mode(mode)
             .open(&beside)?;
+        // The unit's umask is strict, and systemd warns of unit files that not all may read.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         Ok(file)
     })();

@@ -72,6 +72,8 @@ impl Ledger {
     ///
     /// `Open` when directory or file cannot be used, `Newer` when a later version wrote it.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        share(path);
+        share(&path.with_file_name("wake"));
         let mut connection = Connection::open(path).map_err(|source| LedgerError::Open {
             path: show(path),
             source,
@@ -143,6 +145,15 @@ impl Ledger {
     }
 }
 
+/// Makes a new file that the group may write: daemon and jobs are different users. SQLite gives
+/// its side files the same mode. What fails here is told by the opening itself.
+fn share(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if std::fs::File::create_new(path).is_ok() {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).unwrap_or_default();
+    }
+}
+
 fn prepare(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     let at = |source| LedgerError::Open {
         path: show(path),
@@ -211,6 +222,19 @@ mod tests {
         raw.pragma_update(None, "user_version", 99).unwrap();
         let message = Ledger::open(&path).unwrap_err().to_string();
         assert!(message.contains("version 99"), "{message}");
+    }
+
+    #[test]
+    fn daemon_and_jobs_share_a_new_ledger() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger.db");
+        let ledger = Ledger::open(&path).unwrap();
+        ledger.set_note("a", "b").unwrap();
+        for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "wake"] {
+            let found = std::fs::metadata(directory.path().join(name)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, 0o660, "{name}");
+        }
     }
 
     #[test]
