@@ -4,7 +4,8 @@
 //! ends in the same state. One reload at most; the last good configuration stays when anything
 //! fails.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use settings::{Folders, Problems, Settings};
 use super::error::ApplyError;
 use super::files;
 use super::generations::{self, Candidate, Incoming};
-use super::host::{Host, Verb};
+use super::host::{Elapses, Host, Verb};
 use super::keys;
 use super::observe::{Applied, Intent, Observed, observe};
 use super::paths::Paths;
@@ -43,6 +44,8 @@ pub(crate) enum Inbox {
 pub(crate) struct Engine<'h, H> {
     pub(crate) host: &'h H,
     pub(crate) paths: &'h Paths,
+    /// What the check read, for the status that follows.
+    pub(crate) seen: RefCell<BTreeMap<ScheduleName, Elapses>>,
 }
 
 /// What is to be in force: settings, and the generation that they came from when it is new.
@@ -52,7 +55,15 @@ struct Decision {
     refused: Option<RefusedGeneration>,
 }
 
-impl<H: Host> Engine<'_, H> {
+impl<'h, H: Host> Engine<'h, H> {
+    pub(crate) const fn new(host: &'h H, paths: &'h Paths) -> Self {
+        Self {
+            host,
+            paths,
+            seen: RefCell::new(BTreeMap::new()),
+        }
+    }
+
     /// Applies the configuration as it is now.
     ///
     /// # Errors
@@ -403,8 +414,9 @@ impl<H: Host> Engine<'_, H> {
                     )));
                 }
             }
-            let next = self.host.elapses(name).await?.next;
-            let Some(next) = next else {
+            let elapses = self.host.elapses(name).await?;
+            self.seen.borrow_mut().insert(name.clone(), elapses);
+            let Some(next) = elapses.next else {
                 return Err(wrong("systemd has no next elapse for it".to_owned()));
             };
             // An administrator's own calendar beside ours is theirs to explain.
@@ -421,6 +433,7 @@ impl<H: Host> Engine<'_, H> {
 
     /// Goes back to the former units with the same steps.
     async fn undo(&self, error: ApplyError, former: &Wanted, decision: &Decision) -> ApplyError {
+        self.seen.borrow_mut().clear();
         let undone = async {
             let observed = self.observe().await?;
             let unfinished = self.intent()?;

@@ -59,10 +59,7 @@ pub fn reconcile() -> Exit {
     let paths = Paths::below("/");
     run(async {
         let system = System::connect().await?;
-        let engine = Engine {
-            host: &system,
-            paths: &paths,
-        };
+        let engine = Engine::new(&system, &paths);
         let outcome = engine.apply(Inbox::Leave).await?;
         for drift in &outcome.repaired {
             tracing::warn!(unit = drift.unit, "put right: {}", drift.detail);

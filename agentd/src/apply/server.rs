@@ -135,7 +135,7 @@ pub(crate) async fn answer<H: Host>(
     peer: Peer,
     request: ControlRequest,
 ) -> ControlReply {
-    let engine = Engine { host, paths };
+    let engine = Engine::new(host, paths);
     let done = match request {
         ControlRequest::Apply { dry_run: true } => {
             engine.dry_run().await.map(ControlReply::Applied)

@@ -141,7 +141,11 @@ async fn timer<H: Host>(
     if let Some(known) = fresh {
         return Ok(known.clone());
     }
-    let elapses = engine.host.elapses(name).await?;
+    let seen = engine.seen.borrow().get(name).copied();
+    let elapses = match seen {
+        Some(elapses) => elapses,
+        None => engine.host.elapses(name).await?,
+    };
     status.next_at = elapses.next;
     status.last_at = elapses.last;
     status.armed = match state.sub.as_str() {

@@ -70,10 +70,7 @@ impl Machine {
     }
 
     fn apply(&self) -> Result<ApplyOutcome, ApplyError> {
-        let engine = Engine {
-            host: &self.host,
-            paths: &self.host.paths,
-        };
+        let engine = Engine::new(&self.host, &self.host.paths);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
