@@ -55,6 +55,7 @@ pub(crate) fn show(ending: Ending) -> Result<()> {
     } = &stage;
     teller.say("web1: setting up a WordPress site with nginx, PHP-FPM and MariaDB");
     let site = Site::set_up(&server.host, "acme", "acme.example")?;
+    server.init()?;
     let before = settled(&site, server)?;
     let run = stage.back_up()?;
     stage.restore(&run, &site, &before)?;

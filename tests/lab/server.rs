@@ -43,6 +43,15 @@ impl Server {
         serde_json::from_str(&text).doing(|| format!("reading what {words} answers: {text}"))
     }
 
+    /// Lets `backstayctl init` look at the server and give dumps their right on the database.
+    ///
+    /// # Errors
+    ///
+    /// When something is missing on the server.
+    pub fn init(&self) -> Result<()> {
+        self.host.sh("backstayctl init").map(drop)
+    }
+
     /// Joins the controller that a code names.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ fn look_at(
     }
     for file in names_in(&path)? {
         let full = path.join(&file);
-        if file == "50-backstay.conf" && directory == paths.units() {
+        if drop_in(unit) == format!("{name}/{file}") && directory == paths.units() {
             if let Some(text) = files::read_text(&full)? {
                 observed.files.insert(drop_in(unit), text);
             }

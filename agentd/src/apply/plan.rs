@@ -356,9 +356,7 @@ fn absolute(path: &str) -> String {
 }
 
 fn unit_of(path: &str) -> String {
-    path.strip_suffix(".d/50-backstay.conf")
-        .unwrap_or(path)
-        .to_owned()
+    settings::units::unit_of(path).unwrap_or(path).to_owned()
 }
 
 fn body_of(text: &str) -> &str {

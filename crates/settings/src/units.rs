@@ -105,10 +105,29 @@ pub fn service_unit(kind: &str, name: &ScheduleName) -> String {
     format!("backstay-{kind}@{name}.service")
 }
 
+/// Our drop-in of an instance.
+const OF_INSTANCE: &str = ".d/50-backstay.conf";
+
+/// Our drop-in of a template. It must not share the instance's name: of two drop-ins with one name
+/// systemd reads only the more special one.
+const OF_TEMPLATE: &str = ".d/40-backstay.conf";
+
 /// Gives the path of our drop-in for a unit, below `/etc/systemd/system`.
 #[must_use]
 pub fn drop_in(unit: &str) -> String {
-    format!("{unit}.d/50-backstay.conf")
+    let name = if unit.contains("@.") {
+        OF_TEMPLATE
+    } else {
+        OF_INSTANCE
+    };
+    format!("{unit}{name}")
+}
+
+/// Gives the unit that one of our drop-in paths belongs to.
+#[must_use]
+pub fn unit_of(path: &str) -> Option<&str> {
+    path.strip_suffix(OF_INSTANCE)
+        .or_else(|| path.strip_suffix(OF_TEMPLATE))
 }
 
 /// Gives the template units that have a drop-in for all schedules.
@@ -126,7 +145,7 @@ pub fn is_our_place(path: &str) -> bool {
 /// Finds the schedule that one of our drop-in paths belongs to.
 #[must_use]
 pub fn schedule_of(path: &str) -> Option<ScheduleName> {
-    let unit = path.strip_suffix(".d/50-backstay.conf")?;
+    let unit = path.strip_suffix(OF_INSTANCE)?;
     let (prefix, rest) = unit.split_once('@')?;
     let name = match prefix {
         "backstay-job" => rest
@@ -374,13 +393,13 @@ path = "/srv/100% backup"
             .map(|(path, body)| format!("== {path}\n{body}"))
             .collect();
         insta::assert_snapshot!(text.concat(), @r#"
-    == backstay-browse@.service.d/50-backstay.conf
+    == backstay-browse@.service.d/40-backstay.conf
     [Service]
     ReadWritePaths="-/srv/100%% backup"
     == backstay-browse@nightly.service.d/50-backstay.conf
     [Service]
     LoadCredentialEncrypted=destination-offsite:/var/lib/backstay/credstore/destination-offsite.cred
-    == backstay-job@.service.d/50-backstay.conf
+    == backstay-job@.service.d/40-backstay.conf
     [Service]
     ReadWritePaths="-/srv/100%% backup"
     == backstay-job@nightly.service.d/50-backstay.conf
