@@ -21,12 +21,13 @@ step "building the packages"
 mkdir -p "$cache/deb" dist
 exec 9>"$cache/deb/lock"
 flock 9
-# Always the same path, and files keep their times, so that cargo builds only what changed.
+# Always the same path, and only what differs is written anew, so that cargo builds only what changed. Times are not
+# kept: of two checkouts the older file would look built already.
 rm -rf "$cache/deb/new"
-mkdir "$cache/deb/new"
+mkdir -p "$cache/deb/new" "$cache/deb/source"
 existing | tar --null -T - -cf - | tar -C "$cache/deb/new" -xf -
-rm -rf "$cache/deb/source"
-mv "$cache/deb/new" "$cache/deb/source"
+rsync --recursive --links --perms --checksum --delete "$cache/deb/new/" "$cache/deb/source/"
+rm -rf "$cache/deb/new"
 rm -rf dist/* dist/.inputs "$cache"/deb/backstay*
 export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
 log=$cache/deb/log

@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
     acl build-essential ca-certificates chromium curl debhelper dpkg-dev e2fsprogs git iproute2 lintian mariadb-client mariadb-server-core mmdebstrap
-    nftables nodejs npm pkg-config procps restic shellcheck socat systemd-container util-linux xz-utils
+    nftables nodejs npm pkg-config procps restic rsync shellcheck socat systemd-container util-linux xz-utils
 )
 rust_min=1.90 node_min=20 nextest=0.9.128 garage=2.5.0
 

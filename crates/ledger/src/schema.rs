@@ -74,11 +74,7 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         share(path);
         share(&path.with_file_name("wake"));
-        let mut connection = Connection::open(path).map_err(|source| LedgerError::Open {
-            path: show(path),
-            source,
-        })?;
-        prepare(&mut connection, path)?;
+        let connection = open_patiently(path)?;
         Ok(Self {
             connection,
             wake: Some(path.with_file_name("wake")),
@@ -143,6 +139,43 @@ impl Ledger {
             .map(drop)
             .map_err(LedgerError::statement("keeping a note"))
     }
+}
+
+/// How often opening is tried while another process is just making the file or its side files:
+/// for a moment they have its user's mode, not the group's.
+const OPEN_ATTEMPTS_MAX: u32 = 40;
+
+/// The pause between two of these.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
+fn open_patiently(path: &Path) -> Result<Connection, LedgerError> {
+    let mut attempt = 1;
+    loop {
+        let opened = Connection::open(path)
+            .map_err(|source| LedgerError::Open {
+                path: show(path),
+                source,
+            })
+            .and_then(|mut connection| prepare(&mut connection, path).map(|()| connection));
+        match opened {
+            Err(error) if attempt < OPEN_ATTEMPTS_MAX && may_pass(&error) => {
+                std::thread::sleep(OPEN_PAUSE);
+                attempt += 1;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn may_pass(error: &LedgerError) -> bool {
+    use rusqlite::ErrorCode;
+    let LedgerError::Open { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.sqlite_error_code(),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::DatabaseBusy)
+    )
 }
 
 /// Makes a new file that the group may write: daemon and jobs are different users. SQLite gives
@@ -234,6 +267,28 @@ mod tests {
         for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "wake"] {
             let found = std::fs::metadata(directory.path().join(name)).unwrap();
             assert_eq!(found.permissions().mode() & 0o777, 0o660, "{name}");
+        }
+    }
+
+    #[test]
+    fn many_may_open_a_new_ledger_at_once() {
+        for _ in 0..50 {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("ledger.db");
+            std::thread::scope(|scope| {
+                let writers: Vec<_> = (0..3)
+                    .map(|_| scope.spawn(|| Ledger::open(&path)?.set_note("a", "b")))
+                    .collect();
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        // There may be no ledger yet; looking must not disturb its making.
+                        drop(Ledger::open_read_only(&path));
+                    }
+                });
+                for writer in writers {
+                    writer.join().unwrap().unwrap();
+                }
+            });
         }
     }
 
