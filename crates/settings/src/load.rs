@@ -155,11 +155,14 @@ struct Merge {
     destinations: BTreeMap<DestinationName, Destination>,
     /// Names whose table had a fault: they are there, but not to be looked at.
     faulty_destinations: Vec<DestinationName>,
+    /// True when a text could not be read as a whole: what is absent may be in it.
+    is_incomplete: bool,
     problems: Vec<Problem>,
 }
 
 impl Merge {
     fn fault(&mut self, path: &Path, message: String) {
+        self.is_incomplete = true;
         self.problems.push(Problem {
             file: path.display().to_string(),
             line: None,
@@ -220,6 +223,7 @@ impl Merge {
     fn fragment(&mut self, file: &str, text: &str, zone: &Zone, synced: bool) {
         let fragment = Fragment::new(file, text);
         let table = fragment.parse();
+        self.is_incomplete |= fragment.has_faults();
         let mut root = Section::root(&fragment, &table);
         for (name, section) in root.named_tables("schedule") {
             match ScheduleName::new(name) {
@@ -297,7 +301,7 @@ impl Merge {
             let mut credentials: BTreeMap<String, &Credential> = BTreeMap::new();
             for name in &schedule.destinations {
                 let Some(destination) = self.destinations.get(name) else {
-                    if !self.faulty_destinations.contains(name) {
+                    if !self.is_incomplete && !self.faulty_destinations.contains(name) {
                         say(absent(name.as_str(), &known));
                     }
                     continue;

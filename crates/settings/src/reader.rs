@@ -66,6 +66,11 @@ impl<'t> Fragment<'t> {
         });
     }
 
+    /// True when a fault was recorded; after [`Fragment::parse`], when the text is not TOML.
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+
     pub(crate) fn line_at(&self, offset: usize) -> usize {
         self.line_ends.partition_point(|&end| end < offset) + 1
     }

@@ -249,6 +249,24 @@ fn a_destination_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_text_that_is_not_toml_causes_no_other_fault() {
+    insta::assert_snapshot!(
+        load(
+            &[
+                ("schedules.d/a.toml", SCHEDULE),
+                ("destinations.d/a.toml", &DESTINATION.replace("path = ", "path ")),
+                ("agent.toml", "server = web1\n[controller]\n"),
+            ],
+            None
+        ),
+        @"
+    /etc/backstay/agent.toml:1: is not TOML: string values must be quoted, expected literal string
+    /etc/backstay/destinations.d/a.toml:3: is not TOML: key with no value, expected `=`
+    "
+    );
+}
+
+#[test]
 fn the_agent_and_guard_files_are_checked_too() {
     insta::assert_snapshot!(
         load(
