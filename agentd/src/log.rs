@@ -22,13 +22,42 @@ pub(crate) fn begin() {
     begun.unwrap_or_default();
 }
 
-/// Joins an error and its causes into one line.
+/// Joins an error and its causes into one line. A cause that says nothing new is left out:
+/// SQLite's errors repeat their own text.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line = format!("{line}: {error}");
+        let text = error.to_string();
+        let news = text.rsplit(": ").next().unwrap_or(&text);
+        if !line.ends_with(news) {
+            line = format!("{line}: {text}");
+        }
         cause = error.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = io::Error::other("Error code 8: attempt to write a readonly database");
+        let outer = edge::SourceError {
+            operation: "tracking",
+            object: "a schedule: attempt to write a readonly database".into(),
+            class: model::ErrorClass::Never,
+            source: inner.into(),
+        };
+        let said = "tracking a schedule: attempt to write a readonly database";
+        assert_eq!(chain(&outer), said);
+        let new = edge::SourceError {
+            source: io::Error::other("disk full").into(),
+            ..outer
+        };
+        assert_eq!(chain(&new), format!("{said}: disk full"));
+    }
 }
