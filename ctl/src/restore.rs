@@ -403,7 +403,10 @@ impl Monitor for Watch {
                     started_at: Instant::default(),
                 },
             ),
-            Event::Object(_) | Event::Failed { .. } | Event::DestinationLost { .. } => {}
+            Event::Object(_)
+            | Event::Note(_)
+            | Event::Failed { .. }
+            | Event::DestinationLost { .. } => {}
         }
     }
 }

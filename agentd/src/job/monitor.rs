@@ -20,6 +20,9 @@ const BEAT: Duration = Duration::from_secs(2);
 /// How many failed objects appear in the log that leaves the server.
 const FAILURES_LOGGED_MAX: usize = 100;
 
+/// How the error of a source that cannot list databases begins.
+const LISTING: &str = "listing databases ";
+
 #[derive(Debug)]
 struct State {
     progress: Progress,
@@ -125,6 +128,10 @@ impl Monitor for JobMonitor {
                     state.log.push(line);
                 }
             }
+            Event::Note(text) => {
+                tracing::info!("{text}");
+                state.log.push(text.to_owned());
+            }
             Event::DestinationLost { destination, error } => {
                 tracing::warn!("destination {destination}: {error}");
                 state
@@ -139,16 +146,25 @@ impl Monitor for JobMonitor {
     }
 }
 
-/// Tells of a failed object without its name: the account or the database, and the last cause.
+/// Tells of a failed object without its name: the account or the database, and the cause.
+///
+/// An object is a path in the snapshot, or what the source could not look at: a path of the
+/// server, the dump socket, an account.
 fn redacted(object: &str, error: &str) -> String {
-    let mut parts = object.trim_start_matches('/').split('/');
-    let account = parts.next().unwrap_or("server");
-    let what = match parts.next() {
-        Some("databases") => format!("database {}", parts.next_back().unwrap_or_default()),
-        _ => "a file".to_owned(),
-    };
-    let cause = error.rsplit(": ").next().unwrap_or(error);
-    format!("{what} of {account} was not backed up: {cause}")
+    let last = error.rsplit(": ").next().unwrap_or(error);
+    // What the database's programs say holds colons and no path of a customer.
+    let rest = error.split_once(": ").map_or(error, |(_, rest)| rest);
+    let parts: Vec<&str> = object.trim_start_matches('/').split('/').collect();
+    match (object.starts_with('/'), parts.as_slice()) {
+        (true, [account, "databases", .., file]) => {
+            let database = file.strip_suffix(".sql").unwrap_or(file);
+            format!("database {database} of {account} was not backed up: {rest}")
+        }
+        (true, [account, "files", ..]) => format!("a file of {account} was not backed up: {last}"),
+        (true, _) if error.starts_with(LISTING) => format!("no database was backed up: {rest}"),
+        (true, _) => format!("a file or directory was not backed up: {last}"),
+        (false, _) => format!("account {object} was not backed up: {last}"),
+    }
 }
 
 fn word(phase: Phase) -> &'static str {
@@ -253,17 +269,43 @@ mod tests {
     }
 
     #[test]
-    fn the_log_that_leaves_the_server_names_no_file() {
+    fn the_log_that_leaves_the_server_names_no_file_and_keeps_the_cause() {
         let directory = tempfile::tempdir().unwrap();
         let monitor = JobMonitor::begin(progress(), &directory.path().join("ledger.db"));
-        monitor.event(Event::Failed {
-            object: "/acme.1001/files/home/acme/secret-plan.txt",
-            error: "opening /home/acme/secret-plan.txt: permission denied",
-        });
-        let log = monitor.take_log().join("\n");
+        for (object, error) in [
+            (
+                "/acme.1001/files/home/acme/secret-plan.txt",
+                "opening /home/acme/secret-plan.txt: permission denied",
+            ),
+            (
+                "/home/acme/secret-plans",
+                "listing /home/acme/secret-plans: permission denied",
+            ),
+            (
+                "/acme.1001/databases/mariadb/acme_wp.sql",
+                "dumping database acme_wp: mariadb-dump ended with exit status: 2: lost connection",
+            ),
+            (
+                "/run/backstay/dump.sock",
+                "listing databases through /run/backstay/dump.sock: ERROR 2002 (HY000): no server",
+            ),
+            (
+                "ghost",
+                "finding account ghost: no account of this name has sites or databases",
+            ),
+        ] {
+            monitor.event(Event::Failed { object, error });
+        }
         assert_eq!(
-            log,
-            "a file of acme.1001 was not backed up: permission denied"
+            monitor.take_log(),
+            [
+                "a file of acme.1001 was not backed up: permission denied",
+                "a file or directory was not backed up: permission denied",
+                "database acme_wp of acme.1001 was not backed up: \
+                 mariadb-dump ended with exit status: 2: lost connection",
+                "no database was backed up: ERROR 2002 (HY000): no server",
+                "account ghost was not backed up: no account of this name has sites or databases",
+            ]
         );
     }
 

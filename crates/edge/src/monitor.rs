@@ -44,6 +44,8 @@ pub enum Event<'a> {
         /// Why, causes outermost first.
         error: &'a str,
     },
+    /// Something that a reader of the log should know; nothing failed. It names no file.
+    Note(&'a str),
     /// One destination failed; work goes on with the others.
     DestinationLost {
         /// Which destination.

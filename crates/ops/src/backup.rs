@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use destinations::LocalStore;
-use edge::{Clock, Entropy, FileTime, Monitor, TreePath};
+use edge::{Clock, Entropy, Event, FileTime, Monitor, TreePath};
 use model::{
     ByteCount, Copy, CopyState, DestinationName, Failure, RunCounts, RunId, RunState, ScheduleName,
 };
@@ -92,6 +92,9 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
         Ok(source) => source,
         Err(error) => return nothing_done(&plan, &error),
     };
+    for note in source.notes() {
+        plan.monitor.event(Event::Note(note));
+    }
     let roots = roots(&source);
     let options = BackupOptions {
         schedule: plan.schedule.name.as_str(),
@@ -171,7 +174,7 @@ fn open_replicas(plan: &BackupPlan<'_>) -> (Vec<Replica>, Vec<Copy>) {
                 domain,
             }),
             Err(error) => {
-                plan.monitor.event(edge::Event::DestinationLost {
+                plan.monitor.event(Event::DestinationLost {
                     destination: &destination.name,
                     error: &error,
                 });
@@ -291,7 +294,12 @@ fn summarise(state: RunState, counts: &RunCounts, copies: &[Copy], stored: usize
                 counts.entries, counts.total_bytes
             );
             if counts.failed > 0 {
-                text = format!("{text}; {} objects failed", counts.failed);
+                let object_word = if counts.failed == 1 {
+                    "object"
+                } else {
+                    "objects"
+                };
+                text = format!("{text}; {} {object_word} failed", counts.failed);
             }
             text
         }

@@ -65,11 +65,17 @@ fn forget_in(
     if gone.is_empty() && report.deleted_packs == 0 {
         return Ok(None);
     }
+    let snapshots = match gone.len() {
+        1 => "1 snapshot".to_owned(),
+        count => format!("{count} snapshots"),
+    };
+    let packs = match report.condemned_packs {
+        1 => "1 pack".to_owned(),
+        count => format!("{count} packs"),
+    };
     Ok(Some(format!(
-        "{} snapshots let go, {} freed, {} packs to be deleted after a day",
-        gone.len(),
-        report.freed_bytes,
-        report.condemned_packs
+        "{snapshots} let go, {} freed, {packs} to be deleted after a day",
+        report.freed_bytes
     )))
 }
 

@@ -1,7 +1,7 @@
 //! Everything that one run backs up, as one source.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge::{
@@ -15,6 +15,9 @@ use crate::accounts::{Account, Discovery, read};
 use crate::layout::LayoutError;
 use crate::mariadb::DumpService;
 use crate::name::encode_name;
+
+/// Where MariaDB keeps its databases unless told otherwise.
+const DATA: &str = "/var/lib/mysql";
 
 /// What of a server one run takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub struct Selection {
 pub struct RunSource {
     accounts: Vec<Account>,
     errors: std::vec::IntoIter<SourceError>,
+    notes: Vec<String>,
     entries: Merged<'static>,
 }
 
@@ -52,7 +56,23 @@ impl RunSource {
     ) -> Result<Self, LayoutError> {
         let excludes = Arc::new(read(&selection.excludes)?);
         let mut errors = Vec::new();
-        let has_databases = selection.scope.has_databases() && layout.mariadb_socket.is_some();
+        let mut notes = Vec::new();
+        let has_databases = match (&layout.mariadb_socket, selection.scope) {
+            (None, _) | (_, Scope::Web) => false,
+            // Whoever asks for databases alone, or names a socket, has a server.
+            (Some(_), Scope::Db) => true,
+            (Some(socket), Scope::Full) => {
+                let usual = HostingLayout::default().mariadb_socket;
+                let has_server = Some(socket) != usual.as_ref() || is_installed(socket, DATA);
+                if !has_server {
+                    notes.push(format!(
+                        "no databases: there is no MariaDB server here ({} does not exist)",
+                        escape(socket.as_os_str().as_encoded_bytes())
+                    ));
+                }
+                has_server
+            }
+        };
         let dumps = has_databases.then(|| DumpService::new(selection.dump_socket.clone()));
         let listed = dumps
             .as_ref()
@@ -86,8 +106,15 @@ impl RunSource {
         Ok(Self {
             accounts,
             errors: errors.into_iter(),
+            notes,
             entries: Merged::new(sources),
         })
+    }
+
+    /// Gives what a reader of the run's log should know; nothing of it is a failure.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Gives the accounts that this run takes, with their sites and databases.
@@ -104,6 +131,14 @@ impl Source for RunSource {
             None => self.entries.next(),
         }
     }
+}
+
+/// Tells whether a database server is installed, though it may be stopped: then its socket is gone,
+/// but not the directory of the socket, which systemd makes at each boot, nor that of its data.
+/// What cannot be looked at counts as there.
+fn is_installed(socket: &Path, data: &str) -> bool {
+    let is_there = |path: &Path| path.try_exists().unwrap_or(true);
+    socket.parent().is_none_or(is_there) || is_there(Path::new(data))
 }
 
 /// Keeps the accounts that were asked for; one that is not there is an error of its own.
@@ -235,5 +270,24 @@ impl Source for DumpSource {
         let (service, listed) = (self.service.clone(), entry.clone());
         let opener: Opener = Box::new(move || Ok((listed.clone(), service.open(&database)?)));
         Ok(Some(SourceItem::Entry(entry, Some(opener))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_without_a_trace_of_mariadb_has_none() {
+        let top = tempfile::tempdir().unwrap();
+        let data = top.path().join("lib/mysql");
+        let socket = top.path().join("run/mysqld/mysqld.sock");
+        let found = || is_installed(&socket, data.to_str().unwrap());
+        assert!(!found());
+        std::fs::create_dir_all(&data).unwrap();
+        assert!(found(), "stopped, and its directory below /run was removed");
+        std::fs::remove_dir(&data).unwrap();
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        assert!(found(), "stopped");
     }
 }

@@ -104,7 +104,7 @@ impl Monitor for RecordingMonitor {
                     }
                 }
             }
-            Event::Phase(_) | Event::Progress { .. } => {}
+            Event::Phase(_) | Event::Note(_) | Event::Progress { .. } => {}
         }
     }
 
