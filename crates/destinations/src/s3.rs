@@ -300,8 +300,23 @@ fn fault(error: &S3Error) -> StoreFault {
     }
 }
 
-/// Turns the library's error into one line: an answer's XML body becomes code and message.
+/// Turns the library's error into one line: an answer's XML body becomes code and message, a chain
+/// that names the address at each step its last cause.
 fn explain(error: S3Error) -> Box<dyn std::error::Error + Send + Sync> {
+    if let S3Error::Reqwest(request) = &error {
+        let what = if request.is_timeout() {
+            "no answer in time"
+        } else if request.is_connect() {
+            "no connection"
+        } else {
+            "the connection broke"
+        };
+        let mut last: &dyn std::error::Error = request;
+        while let Some(cause) = last.source() {
+            last = cause;
+        }
+        return format!("{what}: {last}").into();
+    }
     let S3Error::HttpFailWithBody(status, body) = &error else {
         return error.into();
     };
@@ -354,6 +369,10 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "reading a at s3://backups/web1 (http://127.0.0.1:1)"
+        );
+        assert_eq!(
+            error.source.to_string(),
+            "no connection: Connection refused (os error 111)"
         );
     }
 
