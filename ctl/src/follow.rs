@@ -121,7 +121,9 @@ fn not_begun(unit: &str) -> Problem {
         Exit::Failed,
         format!("{unit} was started, but it did not begin"),
     )
-    .cause("it stays queued and may still begin")
+    .cause(
+        "no record of it was written: it waits and may still begin, or it cannot write the ledger",
+    )
     .hint(format!("systemctl status {unit}"))
     .hint(format!("journalctl -u {unit} -n 50"))
 }

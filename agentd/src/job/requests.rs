@@ -218,21 +218,30 @@ fn told(outcome: ops::RestoreOutcome) -> Outcome {
         (false, 0) => None,
         (false, failed) => Some(format!("{summary}; {failed} could not be restored")),
     };
-    let causes = outcome
-        .failures
-        .iter()
-        .take(FAILURES_NAMED_MAX)
-        .map(|failure| {
-            let cause = failure.error.rsplit(": ").next().unwrap_or(&failure.error);
-            cause.to_owned()
-        });
     Outcome {
         error,
         summary: Some(summary),
         published: outcome.published,
-        failures: causes.collect(),
+        failures: causes(&outcome.failures),
         snapshots: Vec::new(),
     }
+}
+
+/// Gives the causes without names, each once with how many entries it hit.
+fn causes(failures: &[model::Failure]) -> Vec<String> {
+    let mut counted: Vec<(&str, usize)> = Vec::new();
+    for failure in failures {
+        let cause = failure.error.rsplit(": ").next().unwrap_or(&failure.error);
+        match counted.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((cause, 1)),
+        }
+    }
+    let line = |(cause, count): &(&str, usize)| match count {
+        1 => (*cause).to_owned(),
+        count => format!("{cause} ({count} entries)"),
+    };
+    counted.iter().take(FAILURES_NAMED_MAX).map(line).collect()
 }
 
 fn list_one(
@@ -258,4 +267,27 @@ fn list_one(
         outcome.error = Some(failed.join("; "));
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once_and_names_no_file() {
+        let failure = |error: &str| model::Failure {
+            object: "/acme.1001/files/home/acme/plan".into(),
+            error: error.into(),
+            class: model::ErrorClass::Never,
+        };
+        let failures = [
+            failure("frame 0 of p/1: sealed bytes are damaged"),
+            failure("writing /home/acme/plan: disk full"),
+            failure("frame 1 of p/1: sealed bytes are damaged"),
+        ];
+        assert_eq!(
+            causes(&failures),
+            ["sealed bytes are damaged (2 entries)", "disk full"]
+        );
+    }
 }

@@ -149,7 +149,10 @@ pub(super) fn destinations(
             let place = match secret {
                 None => StorePlace::new(&destination.place, None),
                 Some(Ok(secret)) => StorePlace::new(&destination.place, Some(&secret)),
-                Some(Err(_)) => Err(ops::PlaceError::NoCredential),
+                Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                    Err(ops::PlaceError::NoCredential)
+                }
+                Some(Err(error)) => Err(ops::PlaceError::Unreadable(error)),
             };
             RunDestination {
                 name: destination.name.clone(),

@@ -8,7 +8,9 @@ use edge::{Clock, Entropy, Event, FileTime, Monitor, TreePath};
 use model::{
     ByteCount, Copy, CopyState, DestinationName, Failure, RunCounts, RunId, RunState, ScheduleName,
 };
-use repository::{BackupOptions, BackupReport, Domain, Replica, ScheduleKey, back_up, chain};
+use repository::{
+    BackupOptions, BackupReport, Domain, Replica, RepositoryError, ScheduleKey, back_up, chain,
+};
 use safefs::Users;
 use settings::{Compression, HostingLayout, Schedule};
 use sources::{RunSource, Selection};
@@ -198,8 +200,21 @@ pub(crate) fn open_replica(
     let place = destination.place.as_ref().map_err(|error| chain(error))?;
     let store = open_place(place).map_err(|error| chain(&error))?;
     let label = plan.schedule.name.as_str();
-    let domain =
-        Domain::create(store, plan.key, plan.entropy, label).map_err(|error| chain(&error))?;
+    let domain = match Domain::open(Arc::clone(&store), plan.key) {
+        Err(RepositoryError::NoRepository { .. }) => {
+            Domain::create(store, plan.key, plan.entropy, label)
+        }
+        Err(RepositoryError::WrongKey { .. }) => {
+            plan.monitor.event(Event::Note(&format!(
+                "{}: the key of this schedule opens nothing there yet; snapshots that another key \
+                 opens are left as they are, and this run begins anew",
+                destination.name
+            )));
+            Domain::create(store, plan.key, plan.entropy, label)
+        }
+        other => other,
+    };
+    let domain = domain.map_err(|error| chain(&error))?;
     Ok(with_cache(domain, plan.cache, &destination.name))
 }
 

@@ -24,8 +24,14 @@ pub enum StorePlace {
 #[derive(Debug, Error)]
 pub enum PlaceError {
     /// The destination needs a credential, and none was given.
-    #[error("the destination needs a credential and has none")]
+    #[error(
+        "the destination needs a credential and has none: 'backstayctl credential set' stores it, \
+         'backstayctl apply' gives it to the jobs"
+    )]
     NoCredential,
+    /// The credential is there and cannot be read.
+    #[error("reading the credential")]
+    Unreadable(#[source] std::io::Error),
     /// The credential cannot be used.
     #[error("reading the credential")]
     Credential(#[from] CredentialError),
