@@ -65,6 +65,15 @@ pub(super) fn take(shared: &Shared, envelope: &Envelope) -> Result<bool, DaemonE
     Ok(is_new)
 }
 
+/// Ends orders to start a run that a former daemon took and did not bring to an end. The run itself,
+/// if it began, has its own record.
+pub(super) fn end_half_started(ledger: &mut ledger::Ledger) -> Result<(), DaemonError> {
+    let outcome =
+        json!({"error": "the agent was stopped while it started the run; see the history"});
+    ledger.fail_running_commands(None, &[RUN_NOW], &outcome.to_string(), now())?;
+    Ok(())
+}
+
 fn shape(command: &Command) -> Result<(&'static str, ScheduleName, Value), String> {
     match &command.kind {
         CommandKind::RunNow { schedule } => Ok((RUN_NOW, schedule.clone(), json!({}))),
@@ -122,15 +131,13 @@ pub(super) async fn dispatch(shared: &Shared) -> Result<(), DaemonError> {
             RESTORE => ControlRequest::StartRestore { name },
             _ => continue,
         };
+        let mut command = command;
         if command.kind == RUN_NOW {
-            let taken =
-                shared
-                    .ledger
-                    .borrow_mut()
-                    .take_command(&command.schedule, &[RUN_NOW], now())?;
-            if taken.is_none() {
-                // It expired while it waited; the ledger says so.
-                continue;
+            let mut ledger = shared.ledger.borrow_mut();
+            match ledger.take_command(&command.schedule, &[RUN_NOW], now())? {
+                // The oldest one that did not expire meanwhile, which may be another.
+                Some(taken) => command = taken,
+                None => continue,
             }
         } else if command.expires_at < now() {
             finish(

@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod deliver;
 mod facts;
+mod house;
 mod identity;
 mod join;
 mod local;
@@ -160,13 +161,22 @@ pub async fn run(places: Places) -> Result<(), DaemonError> {
 }
 
 async fn serve(places: Places, noticed: &mut Noticed) -> Result<(), DaemonError> {
+    // Without a ledger the joining below says so.
+    let mut ledger = Ledger::open(&places.ledger()).ok();
     let identity = loop {
         if let Some(identity) = Identity::read(&places.state("identity"))? {
             break identity;
         }
         tracing::info!("this server has joined no controller; waiting for backstayctl join");
-        noticed.identity().await?;
+        if let Some(ledger) = &mut ledger {
+            house::tidy(ledger, house::Audience::Nobody);
+        }
+        tokio::select! {
+            noticed = noticed.identity() => noticed?,
+            () = tokio::time::sleep(house::TIDY_EVERY) => {}
+        }
     };
+    drop(ledger);
     let status = format!("controller {}", identity.record.host);
     notify(&[NotifyState::Status(&status)]);
     let shared = Rc::new(Shared::open(places, identity)?);
@@ -175,6 +185,7 @@ async fn serve(places: Places, noticed: &mut Noticed) -> Result<(), DaemonError>
         ended = deliver::run(&shared) => ended,
         ended = facts::run(&shared) => ended,
         ended = noticed.run(&shared) => ended,
+        ended = house::run(&shared) => ended,
         ended = hang_ups(&shared) => ended,
         ended = watchdog() => ended,
     }
@@ -183,6 +194,7 @@ async fn serve(places: Places, noticed: &mut Noticed) -> Result<(), DaemonError>
 impl Shared {
     fn open(places: Places, identity: Identity) -> Result<Self, DaemonError> {
         let mut ledger = Ledger::open(&places.ledger())?;
+        commands::end_half_started(&mut ledger)?;
         let stream = stream(&mut ledger)?;
         let client = Client::new(&identity)?;
         let shared = Self {

@@ -1,6 +1,6 @@
 //! The daemon against a real controller, with a stand-in for the root half of the agent.
 
-mod fleet;
+pub(super) mod fleet;
 
 use std::time::Duration;
 
@@ -223,4 +223,61 @@ async fn every_result_arrives_exactly_once() {
         "{made} rows, {} cuts",
         cutter.cuts()
     );
+}
+
+#[tokio::test]
+async fn an_expired_order_leaves_no_other_order_behind() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let _apply = server.apply();
+    let shared = server.open();
+    let accept = |number: u8, expires_at: Instant| {
+        let command = ledger::Command {
+            id: CommandId::from_bytes([number; 16]),
+            schedule: "nightly".parse().unwrap(),
+            kind: "run_now".into(),
+            body: "{}".into(),
+            state: ledger::CommandState::Queued,
+            accepted_at: Instant::from_secs(i64::from(number)),
+            expires_at,
+            outcome: None,
+        };
+        let mut ledger = shared.ledger.borrow_mut();
+        ledger.accept_command(&command).unwrap();
+        command.id
+    };
+    let late = accept(1, Instant::from_secs(5));
+    let good = accept(2, now().plus_secs(600));
+    commands::dispatch(&shared).await.unwrap();
+    let state = |id| shared.ledger.borrow().command(id).unwrap().unwrap().state;
+    assert_eq!(state(late), ledger::CommandState::Failed);
+    assert_eq!(state(good), ledger::CommandState::Done);
+    assert_eq!(server.words("start-job"), 1);
+}
+
+#[tokio::test]
+async fn an_order_that_a_former_daemon_began_is_answered() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let shared = server.open();
+    let command = ledger::Command {
+        id: CommandId::from_bytes([1; 16]),
+        schedule: "nightly".parse().unwrap(),
+        kind: "run_now".into(),
+        body: "{}".into(),
+        state: ledger::CommandState::Queued,
+        accepted_at: now(),
+        expires_at: now().plus_secs(600),
+        outcome: None,
+    };
+    let mut ledger = Ledger::open(&server.places.ledger()).unwrap();
+    ledger.accept_command(&command).unwrap();
+    ledger
+        .take_command(&command.schedule, &["run_now"], now())
+        .unwrap();
+    drop(shared);
+    let shared = server.open();
+    let ended = shared.ledger.borrow().unreported_commands().unwrap();
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended[0].state, ledger::CommandState::Failed);
 }

@@ -1,7 +1,7 @@
 //! Begins a run in the ledger: closes what an earlier one left open, settles what was due.
 
-use ledger::{Account, Ledger, LedgerError, RunStart, settle};
-use model::{Instant, RunId, RunRecord, RunState, ScheduleName, Scope, Trigger};
+use ledger::{Account, Ledger, LedgerError, RUN_CUT, RunStart, cut_off, settle};
+use model::{Instant, RunId, ScheduleName, Scope, Trigger};
 use settings::Calendar;
 
 use super::environment::Invocation;
@@ -33,12 +33,7 @@ pub(crate) fn begin(
     invocation: &Invocation,
     now: Instant,
 ) -> Result<RunStart, LedgerError> {
-    close_orphans(
-        ledger,
-        Some((planned.schedule, invocation.id)),
-        &invocation.boot_id,
-        now,
-    )?;
+    close_earlier(ledger, planned.schedule, invocation.id, now)?;
     let calendar = planned.calendar.text();
     let armed_since = planned.armed_since.unwrap_or(now);
     ledger.track_schedule(planned.schedule, calendar, armed_since)?;
@@ -49,7 +44,6 @@ pub(crate) fn begin(
         trigger: Trigger::Request,
         due_at: None,
         started_at: now,
-        boot_id: invocation.boot_id.clone(),
     };
     if invocation.timer.is_some() {
         let accounted = ledger.accounted_until(planned.schedule, calendar)?;
@@ -74,9 +68,7 @@ pub(crate) fn begin(
         let due = settle(&account, now, true);
         start.due_at = due.answered;
         start.trigger = trigger(due.answered, invocation.booted_at, now);
-        // The run's row first: were it lost, the occurrence would be settled as missed next time.
-        ledger.begin_run(&start)?;
-        ledger.add_finished(planned.schedule, &due.settled, now)?;
+        ledger.begin_run_settling(&start, &due.settled)?;
     } else {
         ledger.begin_run(&start)?;
     }
@@ -90,12 +82,7 @@ pub(crate) fn begin_unknown(
     invocation: &Invocation,
     now: Instant,
 ) -> Result<RunStart, LedgerError> {
-    close_orphans(
-        ledger,
-        Some((schedule, invocation.id)),
-        &invocation.boot_id,
-        now,
-    )?;
+    close_earlier(ledger, schedule, invocation.id, now)?;
     let start = RunStart {
         id: invocation.id,
         schedule: schedule.clone(),
@@ -107,36 +94,25 @@ pub(crate) fn begin_unknown(
         },
         due_at: None,
         started_at: now,
-        boot_id: invocation.boot_id.clone(),
     };
     ledger.begin_run(&start)?;
     Ok(start)
 }
 
-/// Finishes rows whose process is gone, so that each run ends in exactly one record.
-pub(crate) fn close_orphans(
+/// Ends what an earlier job of the schedule left open. systemd runs one job of a schedule at a
+/// time, so the process of every other run is gone.
+fn close_earlier(
     ledger: &mut Ledger,
-    own: Option<(&ScheduleName, RunId)>,
-    boot_id: &str,
+    schedule: &ScheduleName,
+    own: RunId,
     now: Instant,
 ) -> Result<(), LedgerError> {
-    for mut record in ledger.orphans(boot_id, own)? {
-        close(
-            &mut record,
-            "the server was shut down or the job was killed during the run",
-            now,
-        );
-        ledger.finish_run(&record)?;
+    for record in ledger.open_runs(Some(schedule))? {
+        if record.id != own {
+            ledger.finish_run(&cut_off(record, RUN_CUT, now))?;
+        }
     }
     Ok(())
-}
-
-/// Makes a record say that its run was cut.
-pub(crate) fn close(record: &mut RunRecord, why: &str, now: Instant) {
-    record.state = RunState::Failed;
-    record.finished_at = Some(now);
-    record.summary = format!("cut off: {why}; what was stored until then is not stored again");
-    record.log.push(record.summary.clone());
 }
 
 fn occurrences(calendar: &Calendar, since: Instant, now: Instant) -> Vec<Instant> {
@@ -187,6 +163,7 @@ fn occurrence_id(origin: &str, schedule: &ScheduleName, at: Instant) -> RunId {
 mod tests {
     use super::*;
     use ledger::RunFilter;
+    use model::RunState;
     use settings::Zone;
 
     /// 2026-01-01T00:00:00Z.
@@ -221,7 +198,6 @@ mod tests {
             let invocation = Invocation {
                 id: RunId::from_bytes([number; 16]),
                 timer: by_timer.then(|| "backstay-job@hourly.timer".to_owned()),
-                boot_id: "boot".into(),
                 booted_at: Some(Instant::from_secs(START)),
                 credentials: None,
             };

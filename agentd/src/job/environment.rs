@@ -38,8 +38,6 @@ pub(crate) struct Invocation {
     pub(crate) id: RunId,
     /// The timer that started the job, when one did.
     pub(crate) timer: Option<String>,
-    /// Which boot this is.
-    pub(crate) boot_id: String,
     /// When the machine booted.
     pub(crate) booted_at: Option<Instant>,
     /// Where systemd put the credentials of this unit.
@@ -54,7 +52,6 @@ impl Invocation {
         Self {
             id: id.unwrap_or_else(random_id),
             timer: variable("TRIGGER_UNIT").filter(|unit| unit.ends_with(".timer")),
-            boot_id: read_line("/proc/sys/kernel/random/boot_id"),
             booted_at: booted_at(now),
             credentials: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         }
@@ -109,13 +106,6 @@ fn random_id() -> RunId {
 
 fn now_micros() -> i64 {
     jiff::Timestamp::now().as_microsecond()
-}
-
-fn read_line(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
 }
 
 fn booted_at(now: Instant) -> Option<Instant> {

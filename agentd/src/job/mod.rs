@@ -9,9 +9,25 @@ mod monitor;
 mod requests;
 mod run;
 
+use edge::Clock as _;
+use ledger::Ledger;
 use model::{Exit, ScheduleName};
 
-use environment::Paths;
+use environment::{Paths, SystemClock};
+
+/// Ends what dead jobs left open in the ledger: each run and each command has its end. What cannot
+/// be ended now is ended by whoever comes next.
+pub(crate) fn end_dead_work(ledger: &mut Ledger) {
+    match ledger.end_dead_work(&requests::KINDS, SystemClock.now()) {
+        Ok(ended) if ended == ledger::Ended::default() => {}
+        Ok(ended) => tracing::warn!(
+            runs = ended.runs,
+            commands = ended.commands,
+            "work of dead jobs was recorded as failed"
+        ),
+        Err(error) => tracing::warn!("ending dead work: {}", crate::log::chain(&error)),
+    }
+}
 
 /// Backs up one schedule.
 #[must_use]

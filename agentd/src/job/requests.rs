@@ -19,6 +19,9 @@ pub(crate) const RESTORE: &str = "restore";
 /// The kind of a listing in the ledger.
 pub(crate) const LIST_SNAPSHOTS: &str = "list_snapshots";
 
+/// The kinds that have units of their own.
+pub(crate) const KINDS: [&str; 2] = [RESTORE, LIST_SNAPSHOTS];
+
 /// Failed objects that an outcome names; the log has all.
 const FAILURES_NAMED_MAX: usize = 20;
 
@@ -84,9 +87,12 @@ fn serve(
 ) -> Exit {
     let invocation = Invocation::read(SystemClock.now());
     let served = Ledger::open(&paths.ledger).and_then(|mut ledger| {
+        let _claim = ledger.claim(kind, name).inspect_err(|error| {
+            tracing::warn!("marking the {kind} of {name} as alive: {error}");
+        });
         let cut = "{\"error\":\"cut off: the server was shut down or the job was killed\"}";
         // systemd runs one instance at a time: what is still running belongs to a dead one.
-        ledger.fail_running_commands(name, &[kind], cut, SystemClock.now())?;
+        ledger.fail_running_commands(Some(name), &[kind], cut, SystemClock.now())?;
         let mut failed = false;
         while let Some(command) = ledger.take_command(name, &[kind], SystemClock.now())? {
             failed |= !answer(&mut ledger, &command, &work, &invocation)?;
@@ -168,8 +174,11 @@ fn restore_one(
             .map_err(|error| ops::explain(&error))
     });
     drop(monitor);
-    let mut ledger = Ledger::open(&paths.ledger).map_err(|error| chain(&error))?;
-    ledger.clear_progress(id).map_err(|error| chain(&error))?;
+    let cleared = Ledger::open(&paths.ledger).and_then(|mut ledger| ledger.clear_progress(id));
+    if let Err(error) = cleared {
+        // The restore is what it is; ended work shows no progress anyway.
+        tracing::warn!("{}", chain(&error));
+    }
     restored
 }
 

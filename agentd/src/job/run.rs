@@ -1,7 +1,9 @@
 //! `backstay-agentd run NAME`: one run of one schedule, from systemd's start to the ledger's row.
 
+use std::time::Duration;
+
 use edge::Clock as _;
-use ledger::{Ledger, LedgerError, Progress, RunStart};
+use ledger::{Claim, Ledger, LedgerError, Progress, RunStart, cut_off};
 use model::{ByteCount, Exit, RunRecord, RunState, ScheduleName};
 use ops::{BackupOutcome, BackupPlan, RunDestination, ScheduleKey, StorePlace, back_up_schedule};
 use sd_notify::NotifyState;
@@ -11,7 +13,14 @@ use super::account::{self, Planned};
 use super::configuration;
 use super::environment::{Invocation, Paths, SystemClock, SystemEntropy};
 use super::monitor::{JobMonitor, notify};
+use super::requests::KINDS;
 use crate::log::chain;
+
+/// How often the end of a run is written before it is given up.
+const FINISH_ATTEMPTS_MAX: u32 = 5;
+
+/// The pause before it is tried again.
+const FINISH_AGAIN: Duration = Duration::from_secs(3);
 
 /// Runs a schedule once.
 pub(super) fn run(name: &ScheduleName, paths: &Paths) -> Exit {
@@ -27,6 +36,9 @@ pub(super) fn run(name: &ScheduleName, paths: &Paths) -> Exit {
             return Exit::Failed;
         }
     };
+    // Held until the run has its end: it tells others that the run's process lives.
+    let _claim = claim(&ledger, name);
+    super::end_dead_work(&mut ledger);
     let settings = configuration::load();
     let begun = begin(&mut ledger, name, settings.as_ref().ok(), &invocation);
     let start = match begun {
@@ -44,19 +56,46 @@ pub(super) fn run(name: &ScheduleName, paths: &Paths) -> Exit {
         Ok(settings) => work(name, settings, &invocation, paths, &monitor),
         Err(error) => Err(format!("the configuration cannot be read: {error}")),
     };
-    let record = record(&mut ledger, &start, outcome, &monitor);
+    let record = record(&start, outcome, &monitor);
     drop(monitor);
-    match record.and_then(|record| ledger.finish_run(&record).map(|()| record)) {
-        Ok(record) => {
+    match finish(&mut ledger, &record) {
+        Ok(()) => {
             tracing::info!("{name}: {}", record.summary);
             notify(&[NotifyState::Stopping, NotifyState::Status(&record.summary)]);
             exit(record.state)
         }
         Err(error) => {
-            tracing::error!("the result of {name} cannot be recorded: {}", chain(&error));
+            tracing::error!(
+                "the result of {name} cannot be recorded: {}; it was: {}; snapshots that were \
+                 stored stay, and the run will be recorded as cut off",
+                chain(&error),
+                record.summary
+            );
             Exit::Failed
         }
     }
+}
+
+/// Writes the end of a run; a full disk or a busy ledger may pass.
+fn finish(ledger: &mut Ledger, record: &RunRecord) -> Result<(), LedgerError> {
+    for _ in 1..FINISH_ATTEMPTS_MAX {
+        match ledger.finish_run(record) {
+            Err(error @ LedgerError::Statement { .. }) => {
+                tracing::warn!("{}; trying again", chain(&error));
+                std::thread::sleep(FINISH_AGAIN);
+            }
+            done => return done,
+        }
+    }
+    ledger.finish_run(record)
+}
+
+/// Marks the run as alive. Without the mark it goes on, and others may take it for dead.
+fn claim(ledger: &Ledger, name: &ScheduleName) -> Option<Claim> {
+    ledger
+        .claim_run(name)
+        .inspect_err(|error| tracing::warn!("marking the run of {name} as alive: {error}"))
+        .ok()
 }
 
 fn begin(
@@ -164,16 +203,11 @@ pub(super) fn destinations(
 }
 
 fn record(
-    ledger: &mut Ledger,
     start: &RunStart,
     outcome: Result<BackupOutcome, String>,
     monitor: &JobMonitor,
-) -> Result<RunRecord, LedgerError> {
-    let absent = || LedgerError::Absent {
-        what: "run",
-        id: start.id.to_string(),
-    };
-    let mut record = ledger.run(start.id)?.ok_or_else(absent)?;
+) -> RunRecord {
+    let mut record = start.record();
     record.finished_at = Some(SystemClock.now());
     match outcome {
         Ok(outcome) => {
@@ -187,7 +221,8 @@ fn record(
         }
         Err(why) => {
             record.state = RunState::Failed;
-            record.summary = format!("nothing was backed up: {why}");
+            record.summary =
+                format!("nothing was backed up: {why}; earlier snapshots are untouched");
         }
     }
     for copy in &record.copies {
@@ -209,7 +244,7 @@ fn record(
     }
     monitor.log(record.summary.clone());
     record.log = monitor.take_log();
-    Ok(record)
+    record
 }
 
 /// Closes the row of a run that ended without doing so itself. systemd calls it after every job.
@@ -217,23 +252,19 @@ pub(super) fn record_end(name: &ScheduleName, paths: &Paths) -> Exit {
     let now = SystemClock.now();
     let invocation = Invocation::read(now);
     let closed = Ledger::open(&paths.ledger).and_then(|mut ledger| {
-        let Some(mut record) = ledger.run(invocation.id)? else {
-            return Ok(());
-        };
-        if record.state.is_final() {
-            return Ok(());
+        if let Some(record) = ledger.run(invocation.id)?
+            && !record.state.is_final()
+        {
+            let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
+            let status = std::env::var("EXIT_STATUS").unwrap_or_default();
+            let why = format!("the job ended ({result}, {status})");
+            ledger.finish_run(&cut_off(record, &why, now))?;
         }
-        let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
-        let status = std::env::var("EXIT_STATUS").unwrap_or_default();
-        account::close(
-            &mut record,
-            &format!("the job ended ({result}, {status})"),
-            now,
-        );
-        ledger.finish_run(&record)
+        // Restores and listings have their rows among the commands.
+        ledger.end_dead_work(&KINDS, now)
     });
     match closed {
-        Ok(()) => Exit::Done,
+        Ok(_) => Exit::Done,
         Err(error) => {
             tracing::error!("recording the end of {name}: {}", chain(&error));
             Exit::Failed

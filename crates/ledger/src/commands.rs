@@ -98,8 +98,7 @@ impl Ledger {
         now: Instant,
     ) -> Result<Option<Command>, LedgerError> {
         self.expire_commands(now)?;
-        let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        let kinds = serde_json::to_string(&kinds).unwrap_or_default();
+        let kinds = json_list(kinds);
         self.write("taking a command", |transaction| {
             let found = transaction
                 .query_row(
@@ -125,7 +124,8 @@ impl Ledger {
         })
     }
 
-    /// Ends a command with its outcome; it will be reported.
+    /// Ends a command with its outcome; it will be reported. A command that has ended already
+    /// keeps its first outcome.
     ///
     /// # Errors
     ///
@@ -140,11 +140,11 @@ impl Ledger {
         let changed = self.write("finishing a command", |transaction| {
             transaction.execute(
                 "UPDATE command SET state = ?2, outcome = ?3, finished_at = ?4, reported = 0
-                 WHERE id = ?1",
+                 WHERE id = ?1 AND state IN ('queued', 'running')",
                 params![id.as_bytes(), state.word(), outcome, now.micros()],
             )
         })?;
-        if changed == 0 {
+        if changed == 0 && self.command(id)?.is_none() {
             return Err(LedgerError::Absent {
                 what: "command",
                 id: id.to_string(),
@@ -154,30 +154,37 @@ impl Ledger {
         Ok(())
     }
 
-    /// Marks as failed what lapsed unbegun, and what a dead job of `schedule` left running.
+    /// Marks as failed what is running of these kinds, for one schedule or for all: the caller knows
+    /// that nobody works on it. Gives how many there were.
     ///
     /// # Errors
     ///
     /// `Statement` when it cannot be written.
     pub fn fail_running_commands(
         &mut self,
-        schedule: &ScheduleName,
+        schedule: Option<&ScheduleName>,
         kinds: &[&str],
         outcome: &str,
         now: Instant,
-    ) -> Result<(), LedgerError> {
-        let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        let kinds = serde_json::to_string(&kinds).unwrap_or_default();
-        self.write("failing commands", |transaction| {
-            transaction
-                .execute(
-                    "UPDATE command SET state = 'failed', outcome = ?3, finished_at = ?4
-                     WHERE state = 'running' AND schedule = ?1
-                     AND kind IN (SELECT value FROM json_each(?2))",
-                    params![schedule.as_str(), kinds, outcome, now.micros()],
-                )
-                .map(drop)
-        })
+    ) -> Result<u64, LedgerError> {
+        let schedule = schedule.map(ScheduleName::as_str);
+        let kinds = json_list(kinds);
+        let changed = self.write("failing commands", |transaction| {
+            transaction.execute(
+                "UPDATE command SET state = 'failed', outcome = ?3, finished_at = ?4, reported = 0
+                 WHERE state = 'running' AND (?1 IS NULL OR schedule = ?1)
+                 AND kind IN (SELECT value FROM json_each(?2))",
+                params![schedule, kinds, outcome, now.micros()],
+            )
+        })?;
+        self.ring_for(changed);
+        Ok(u64::try_from(changed).unwrap_or(0))
+    }
+
+    fn ring_for(&self, changed: usize) {
+        if changed > 0 {
+            self.ring();
+        }
     }
 
     /// Gives a command by id.
@@ -230,17 +237,37 @@ impl Ledger {
         })
     }
 
-    fn expire_commands(&mut self, now: Instant) -> Result<(), LedgerError> {
-        self.write("expiring commands", |transaction| {
-            transaction
-                .execute(
-                    "UPDATE command SET state = 'failed', finished_at = ?1,
-                     outcome = '{\"error\":\"expired before it could begin\"}'
-                     WHERE state = 'queued' AND expires_at < ?1",
-                    [now.micros()],
-                )
-                .map(drop)
-        })
+    /// Forgets ended commands whose time is long over: they could not be obeyed again.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be written; nothing is forgotten then.
+    pub fn forget_commands(&mut self, before: Instant) -> Result<u64, LedgerError> {
+        let changed = self.write("forgetting old commands", |transaction| {
+            transaction.execute(
+                "DELETE FROM command WHERE finished_at < ?1 AND expires_at < ?1",
+                [before.micros()],
+            )
+        })?;
+        Ok(u64::try_from(changed).unwrap_or(0))
+    }
+
+    /// Marks as failed what lapsed before anybody began it.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be written.
+    pub fn expire_commands(&mut self, now: Instant) -> Result<(), LedgerError> {
+        let changed = self.write("expiring commands", |transaction| {
+            transaction.execute(
+                "UPDATE command SET state = 'failed', finished_at = ?1,
+                 outcome = '{\"error\":\"expired before it could begin\"}'
+                 WHERE state = 'queued' AND expires_at < ?1",
+                [now.micros()],
+            )
+        })?;
+        self.ring_for(changed);
+        Ok(())
     }
 
     fn commands(&self, condition: &str) -> Result<Vec<Command>, LedgerError> {
@@ -255,6 +282,10 @@ impl Ledger {
             })
             .map_err(LedgerError::statement("listing commands"))
     }
+}
+
+fn json_list(words: &[&str]) -> String {
+    serde_json::to_string(words).unwrap_or_default()
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
@@ -342,5 +373,43 @@ mod tests {
             ledger.unreported_commands().unwrap()[0].state,
             CommandState::Failed
         );
+    }
+
+    #[test]
+    fn an_ended_command_keeps_its_first_outcome() {
+        let mut fixture = Fixture::new();
+        let ledger = &mut fixture.ledger;
+        ledger.accept_command(&command(1)).unwrap();
+        let now = Instant::from_secs(10);
+        let id = command(1).id;
+        for (state, outcome) in [
+            (CommandState::Done, "{}"),
+            (CommandState::Failed, "{\"a\":1}"),
+        ] {
+            ledger.finish_command(id, state, outcome, now).unwrap();
+        }
+        let kept = ledger.command(id).unwrap().unwrap();
+        assert_eq!(
+            (kept.state, kept.outcome.as_deref()),
+            (CommandState::Done, Some("{}"))
+        );
+        let unknown = CommandId::from_bytes([9; 16]);
+        let error = ledger.finish_command(unknown, CommandState::Done, "{}", now);
+        assert!(matches!(error, Err(LedgerError::Absent { .. })));
+    }
+
+    #[test]
+    fn old_commands_are_forgotten_when_they_cannot_come_again() {
+        let mut fixture = Fixture::new();
+        let ledger = &mut fixture.ledger;
+        ledger.accept_command(&command(1)).unwrap();
+        let end = |ledger: &mut Ledger| {
+            let at = Instant::from_secs(20);
+            ledger.finish_command(command(1).id, CommandState::Done, "{}", at)
+        };
+        assert_eq!(ledger.forget_commands(Instant::from_secs(5000)).unwrap(), 0);
+        end(ledger).unwrap();
+        assert_eq!(ledger.forget_commands(Instant::from_secs(999)).unwrap(), 0);
+        assert_eq!(ledger.forget_commands(Instant::from_secs(5000)).unwrap(), 1);
     }
 }

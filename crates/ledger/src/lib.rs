@@ -4,6 +4,7 @@
 //! `synchronous=FULL`, because an acknowledged row must survive a power cut. It knows nothing of
 //! systemd, the network or repositories. Rules: `docs/ARCHITECTURE.md`, "The ledger".
 
+mod claim;
 mod commands;
 mod occurrences;
 mod outbox;
@@ -13,6 +14,7 @@ mod schema;
 #[cfg(test)]
 mod testing;
 
+pub use claim::{Claim, Ended, RUN_CUT, cut_off};
 pub use commands::{Command, CommandState};
 pub use occurrences::{Account, Due, settle};
 pub use outbox::OutboxRow;

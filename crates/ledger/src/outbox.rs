@@ -53,7 +53,8 @@ impl Ledger {
     pub fn outbox_len(&self) -> Result<u64, LedgerError> {
         self.connection
             .query_row(
-                "SELECT count(*) FROM outbox WHERE acknowledged_at IS NULL",
+                "SELECT count(*) FROM outbox JOIN run ON run.id = outbox.run_id
+                 WHERE acknowledged_at IS NULL",
                 [],
                 |row| row.get::<_, i64>(0),
             )
@@ -108,17 +109,37 @@ impl Ledger {
             .map_err(LedgerError::statement("reading the outbox"))
     }
 
-    /// Forgets runs that were acknowledged and finished before `before`.
+    /// Forgets runs that finished before `before` and that the controller has.
     ///
     /// # Errors
     ///
     /// `Statement` when it cannot be written; nothing is forgotten then.
     pub fn forget_runs(&mut self, before: Instant) -> Result<u64, LedgerError> {
+        self.forget(
+            "DELETE FROM run WHERE finished_at < ?1 AND id IN
+             (SELECT run_id FROM outbox WHERE acknowledged_at IS NOT NULL)",
+            before,
+        )
+    }
+
+    /// Forgets runs that finished before `before`, although nobody was told of them: for a server
+    /// that has no controller.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::forget_runs`].
+    pub fn forget_untold_runs(&mut self, before: Instant) -> Result<u64, LedgerError> {
+        self.forget("DELETE FROM run WHERE finished_at < ?1", before)
+    }
+
+    fn forget(&mut self, sql: &str, before: Instant) -> Result<u64, LedgerError> {
         let changed = self.write("forgetting old runs", |transaction| {
-            let changed = transaction.execute(
-                "DELETE FROM run WHERE finished_at < ?1 AND id IN
-                 (SELECT run_id FROM outbox WHERE acknowledged_at < ?1)",
-                [before.micros()],
+            let changed = transaction.execute(sql, [before.micros()])?;
+            transaction.execute(
+                "DELETE FROM progress WHERE run_id NOT IN
+                 (SELECT id FROM run WHERE finished_at IS NULL)
+                 AND run_id NOT IN (SELECT id FROM command WHERE state = 'running')",
+                [],
             )?;
             transaction.execute(
                 "DELETE FROM outbox WHERE run_id NOT IN (SELECT id FROM run)
@@ -168,5 +189,10 @@ mod tests {
         ledger.acknowledge(1, Instant::from_secs(300)).unwrap();
         assert_eq!(ledger.forget_runs(Instant::from_secs(1000)).unwrap(), 1);
         assert_eq!(ledger.outbox_len().unwrap(), 1);
+        assert_eq!(ledger.outbox_batch(10).unwrap()[0].seq, 2);
+        let later = Instant::from_secs(1000);
+        assert_eq!(ledger.forget_untold_runs(later).unwrap(), 1);
+        assert_eq!(ledger.outbox_len().unwrap(), 0);
+        assert_eq!(ledger.outbox_last_seq().unwrap(), 2);
     }
 }

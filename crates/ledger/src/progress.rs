@@ -61,7 +61,8 @@ impl Ledger {
         })
     }
 
-    /// Lists the progress of everything that runs.
+    /// Lists the progress of everything that runs. What a dead job left is not shown once its run or
+    /// command has an end.
     ///
     /// # Errors
     ///
@@ -69,7 +70,12 @@ impl Ledger {
     pub fn progress(&self) -> Result<Vec<Progress>, LedgerError> {
         let texts = self
             .connection
-            .prepare_cached("SELECT body FROM progress ORDER BY at LIMIT 1000")
+            .prepare_cached(
+                "SELECT body FROM progress
+                 WHERE run_id IN (SELECT id FROM run WHERE finished_at IS NULL)
+                 OR run_id IN (SELECT id FROM command WHERE state = 'running')
+                 ORDER BY at LIMIT 1000",
+            )
             .and_then(|mut statement| {
                 let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
                 rows.collect::<Result<Vec<_>, _>>()
@@ -79,5 +85,38 @@ impl Ledger {
             .iter()
             .filter_map(|text| serde_json::from_str(text).ok())
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fixture, start};
+    use model::RunState;
+
+    #[test]
+    fn progress_of_ended_work_is_not_shown() {
+        let mut fixture = Fixture::new();
+        let ledger = &mut fixture.ledger;
+        let mut record = start(1, 100).record();
+        let progress = Progress {
+            id: record.id,
+            schedule: record.schedule.to_string(),
+            work: "backup".into(),
+            phase: "storing".into(),
+            entries: 1,
+            bytes: ByteCount::ZERO,
+            bytes_expected: None,
+            started_at: record.started_at,
+        };
+        ledger.begin_run(&start(1, 100)).unwrap();
+        ledger.set_progress(&progress, record.started_at).unwrap();
+        assert_eq!(ledger.progress().unwrap(), std::slice::from_ref(&progress));
+        record.state = RunState::Failed;
+        record.finished_at = Some(Instant::from_secs(200));
+        ledger.finish_run(&record).unwrap();
+        // A last beat of the dying job.
+        ledger.set_progress(&progress, record.started_at).unwrap();
+        assert!(ledger.progress().unwrap().is_empty());
     }
 }

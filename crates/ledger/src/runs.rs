@@ -23,12 +23,12 @@ pub struct RunStart {
     pub due_at: Option<Instant>,
     /// Now.
     pub started_at: Instant,
-    /// The kernel's boot id, to recognise runs cut by a reboot.
-    pub boot_id: String,
 }
 
 impl RunStart {
-    fn record(&self) -> RunRecord {
+    /// Gives the record as it is while the run goes on.
+    #[must_use]
+    pub fn record(&self) -> RunRecord {
         RunRecord {
             id: self.id,
             schedule: self.schedule.clone(),
@@ -65,8 +65,29 @@ impl Ledger {
     /// `Statement` when it cannot be written; the work must not begin then.
     pub fn begin_run(&mut self, start: &RunStart) -> Result<(), LedgerError> {
         self.write("beginning a run", |transaction| {
-            insert(transaction, &start.record(), &start.boot_id)
+            insert(transaction, &start.record())
         })
+    }
+
+    /// Begins a run and writes the records of what was due before it, as one: either the account
+    /// is settled up to the run's start and the run is there, or neither.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be written; the work must not begin then.
+    pub fn begin_run_settling(
+        &mut self,
+        start: &RunStart,
+        settled: &[RunRecord],
+    ) -> Result<(), LedgerError> {
+        self.write("beginning a run", |transaction| {
+            insert(transaction, &start.record())?;
+            add(transaction, &start.schedule, settled, start.started_at)
+        })?;
+        if !settled.is_empty() {
+            self.ring();
+        }
+        Ok(())
     }
 
     /// Finishes a run: the record is final and queued for the controller in one transaction. A run
@@ -74,11 +95,12 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// `Statement` when it cannot be written: say "finished" to nobody then.
+    /// `Statement` when it cannot be written, `Absent` when the run was never begun: say "finished"
+    /// to nobody then.
     pub fn finish_run(&mut self, record: &RunRecord) -> Result<(), LedgerError> {
         let mut record = record.clone();
         bound_log(&mut record.log);
-        self.write("finishing a run", |transaction| {
+        let is_known = self.write("finishing a run", |transaction| {
             let changed = transaction.execute(
                 "UPDATE run SET state = ?2, finished_at = ?3, record = ?4
                  WHERE id = ?1 AND finished_at IS NULL",
@@ -96,8 +118,16 @@ impl Ledger {
                 "DELETE FROM progress WHERE run_id = ?1",
                 [record.id.as_bytes()],
             )?;
-            Ok(())
+            transaction
+                .prepare_cached("SELECT 1 FROM run WHERE id = ?1")?
+                .exists([record.id.as_bytes()])
         })?;
+        if !is_known {
+            return Err(LedgerError::Absent {
+                what: "run",
+                id: record.id.to_string(),
+            });
+        }
         self.ring();
         Ok(())
     }
@@ -114,17 +144,7 @@ impl Ledger {
         accounted_until: Instant,
     ) -> Result<(), LedgerError> {
         self.write("recording occurrences", |transaction| {
-            for record in records {
-                insert(transaction, record, "")?;
-                queue(transaction, record.id)?;
-            }
-            transaction
-                .execute(
-                    "UPDATE schedule SET accounted_until = max(accounted_until, ?2)
-                     WHERE name = ?1",
-                    params![schedule.as_str(), accounted_until.micros()],
-                )
-                .map(drop)
+            add(transaction, schedule, records, accounted_until)
         })?;
         if !records.is_empty() {
             self.ring();
@@ -185,25 +205,19 @@ impl Ledger {
         )
     }
 
-    /// Lists runs that are still open although they cannot be going on any more: of another boot,
-    /// or of `schedule`, whose only job is the caller with the run id `own`.
+    /// Lists runs without an end, of one schedule or of all, oldest first.
     ///
     /// # Errors
     ///
     /// `Statement` or `Record` when they cannot be read.
-    pub fn orphans(
+    pub fn open_runs(
         &self,
-        boot_id: &str,
-        schedule: Option<(&ScheduleName, RunId)>,
+        schedule: Option<&ScheduleName>,
     ) -> Result<Vec<RunRecord>, LedgerError> {
-        let (name, own) = match schedule {
-            Some((name, id)) => (Some(name.as_str()), Some(id.as_bytes().to_vec())),
-            None => (None, None),
-        };
         self.records(
-            "SELECT record FROM run WHERE finished_at IS NULL AND state = 'running'
-             AND (boot_id <> ?1 OR (schedule = ?2 AND id <> ?3)) ORDER BY started_at LIMIT 1000",
-            params![boot_id, name, own],
+            "SELECT record FROM run WHERE finished_at IS NULL AND (?1 IS NULL OR schedule = ?1)
+             ORDER BY started_at LIMIT 1000",
+            params![schedule.map(ScheduleName::as_str)],
         )
     }
 
@@ -245,22 +259,41 @@ impl Ledger {
     }
 }
 
-fn insert(
+/// Writes records of ended occurrences. One that is there already was told before and stays.
+fn add(
     transaction: &Transaction<'_>,
-    record: &RunRecord,
-    boot_id: &str,
+    schedule: &ScheduleName,
+    records: &[RunRecord],
+    accounted_until: Instant,
 ) -> rusqlite::Result<()> {
+    for record in records {
+        let is_known = transaction
+            .prepare_cached("SELECT 1 FROM run WHERE id = ?1")?
+            .exists([record.id.as_bytes()])?;
+        if !is_known {
+            insert(transaction, record)?;
+            queue(transaction, record.id)?;
+        }
+    }
+    transaction
+        .execute(
+            "UPDATE schedule SET accounted_until = max(accounted_until, ?2) WHERE name = ?1",
+            params![schedule.as_str(), accounted_until.micros()],
+        )
+        .map(drop)
+}
+
+fn insert(transaction: &Transaction<'_>, record: &RunRecord) -> rusqlite::Result<()> {
     transaction
         .execute(
             "INSERT INTO run (id, schedule, state, started_at, finished_at, boot_id, record)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             VALUES (?1, ?2, ?3, ?4, ?5, '', ?6)",
             params![
                 record.id.as_bytes(),
                 record.schedule.as_str(),
                 state_word(record.state),
                 record.started_at.micros(),
                 record.finished_at.map(Instant::micros),
-                boot_id,
                 json(record)
             ],
         )
@@ -314,7 +347,7 @@ pub(crate) fn parse(text: &str) -> Result<RunRecord, LedgerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Fixture, start};
+    use crate::testing::{Fixture, finished, start};
 
     #[test]
     fn a_finished_run_is_queued_once_and_keeps_its_first_result() {
@@ -330,22 +363,39 @@ mod tests {
         ledger.finish_run(&record).unwrap();
         assert_eq!(ledger.run(record.id).unwrap().unwrap().state, RunState::Ok);
         assert_eq!(ledger.outbox_batch(10).unwrap().len(), 1);
+        let stranger = start(2, 100).record();
+        let error = ledger.finish_run(&stranger).unwrap_err();
+        assert!(matches!(error, LedgerError::Absent { .. }), "{error}");
     }
 
     #[test]
-    fn a_run_cut_by_a_reboot_is_found() {
+    fn a_run_begins_with_what_was_due_before_it_or_not_at_all() {
         let mut fixture = Fixture::new();
         let ledger = &mut fixture.ledger;
-        ledger.begin_run(&start(1, 100)).unwrap();
-        assert!(ledger.orphans("boot-a", None).unwrap().is_empty());
-        assert_eq!(ledger.orphans("boot-b", None).unwrap().len(), 1);
-        let next = start(2, 200);
-        ledger.begin_run(&next).unwrap();
-        let orphans = ledger
-            .orphans("boot-a", Some((&next.schedule, next.id)))
+        let begun = start(1, 300);
+        let at = Instant::from_secs;
+        let until = |ledger: &Ledger| ledger.accounted_until(&begun.schedule, "hourly").unwrap();
+        ledger
+            .track_schedule(&begun.schedule, "hourly", at(100))
             .unwrap();
-        assert_eq!(orphans.len(), 1);
-        assert_eq!(orphans[0].id, start(1, 0).id);
+        let missed = [finished(2, 200)];
+        ledger.begin_run_settling(&begun, &missed).unwrap();
+        assert_eq!(until(ledger), Some(at(300)));
+        assert_eq!(ledger.outbox_len().unwrap(), 1);
+        // The same id again: nothing of it is written.
+        let again = RunStart {
+            started_at: at(900),
+            ..begun.clone()
+        };
+        let error = ledger.begin_run_settling(&again, &[finished(3, 800)]);
+        assert!(error.is_err());
+        assert_eq!(until(ledger), Some(at(300)));
+        assert_eq!(ledger.runs(&RunFilter::default()).unwrap().len(), 2);
+        // A record that was told already is not told again, and keeps nothing from beginning.
+        let next = start(4, 900);
+        ledger.begin_run_settling(&next, &missed).unwrap();
+        assert_eq!(ledger.outbox_len().unwrap(), 1);
+        assert_eq!(ledger.open_runs(Some(&next.schedule)).unwrap().len(), 2);
     }
 
     #[test]

@@ -20,7 +20,7 @@ CREATE TABLE run (
     state       TEXT NOT NULL,              -- RunState as in JSON
     started_at  INTEGER NOT NULL,           -- microseconds since the epoch
     finished_at INTEGER,
-    boot_id     TEXT NOT NULL,
+    boot_id     TEXT NOT NULL,              -- empty
     record      TEXT NOT NULL               -- RunRecord as JSON
 ) STRICT;
 CREATE INDEX run_by_schedule ON run (schedule, started_at);
@@ -62,7 +62,9 @@ CREATE TABLE note (
 #[derive(Debug)]
 pub struct Ledger {
     pub(crate) connection: Connection,
-    wake: Option<PathBuf>,
+    /// The directory of the file.
+    home: PathBuf,
+    is_writable: bool,
 }
 
 impl Ledger {
@@ -77,7 +79,8 @@ impl Ledger {
         let connection = open_patiently(path)?;
         Ok(Self {
             connection,
-            wake: Some(path.with_file_name("wake")),
+            home: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            is_writable: true,
         })
     }
 
@@ -97,16 +100,22 @@ impl Ledger {
         check_version(&connection, path)?;
         Ok(Self {
             connection,
-            wake: None,
+            home: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            is_writable: false,
         })
     }
 
     /// Touches the file `wake` beside the ledger, which the daemon watches: something is to deliver.
     /// A failure only delays the delivery, so it is not reported.
     pub(crate) fn ring(&self) {
-        if let Some(wake) = &self.wake {
-            std::fs::write(wake, b"1").unwrap_or_default();
+        if self.is_writable {
+            std::fs::write(self.beside("wake"), b"1").unwrap_or_default();
         }
+    }
+
+    /// Names a file beside the ledger.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.home.join(name)
     }
 
     /// Gives a small value kept under `key`.
@@ -180,7 +189,7 @@ fn may_pass(error: &LedgerError) -> bool {
 
 /// Makes a new file that the group may write: daemon and jobs are different users. SQLite gives
 /// its side files the same mode. What fails here is told by the opening itself.
-fn share(path: &Path) {
+pub(crate) fn share(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     if std::fs::File::create_new(path).is_ok() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).unwrap_or_default();

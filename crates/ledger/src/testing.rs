@@ -36,7 +36,6 @@ pub(crate) fn start(number: u8, secs: i64) -> RunStart {
         trigger: Trigger::Timer,
         due_at: None,
         started_at: Instant::from_secs(secs),
-        boot_id: "boot-a".into(),
     }
 }
 

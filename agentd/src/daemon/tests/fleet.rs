@@ -362,7 +362,7 @@ fn run_id(number: u32) -> RunId {
 }
 
 /// The beginning of run `number`.
-pub(super) fn start_of(number: u32) -> RunStart {
+pub(in crate::daemon) fn start_of(number: u32) -> RunStart {
     let record = record(number);
     RunStart {
         id: record.id,
@@ -371,12 +371,11 @@ pub(super) fn start_of(number: u32) -> RunStart {
         trigger: record.trigger,
         due_at: None,
         started_at: record.started_at,
-        boot_id: "boot".into(),
     }
 }
 
 /// The record of run `number`; it ended just now.
-pub(super) fn record(number: u32) -> RunRecord {
+pub(in crate::daemon) fn record(number: u32) -> RunRecord {
     RunRecord {
         id: run_id(number),
         schedule: "nightly".parse().unwrap(),
