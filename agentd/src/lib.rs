@@ -6,5 +6,6 @@ pub mod configuration;
 pub mod daemon;
 pub mod job;
 mod log;
+mod pin;
 
 pub use cli::main;

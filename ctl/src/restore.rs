@@ -71,7 +71,7 @@ pub struct RestoreArguments {
     place: PlaceArguments,
 }
 
-/// The body of a restore in the ledger (`docs/ARCHITECTURE.md`, "Restore").
+/// What is to be restored (`docs/ARCHITECTURE.md`, "Restore").
 #[derive(Serialize)]
 struct Body {
     snapshot: SnapshotId,
@@ -182,7 +182,8 @@ fn by_unit(
 ) -> Result<Exit, Problem> {
     let mut ledger = server.ledger_for_writing()?;
     let at = now();
-    let command = queued(name, body, at)?;
+    let command = queued(name, at)?;
+    let order = leave_order(server, &command, body)?;
     ledger
         .accept_command(&command)
         .map_err(|e| ledger_problem(&e))?;
@@ -192,6 +193,7 @@ fn by_unit(
         Err(problem) => {
             let outcome = r#"{"error":"its unit could not be started"}"#;
             let ended = ledger.finish_command(command.id, CommandState::Failed, outcome, now());
+            std::fs::remove_file(order).unwrap_or_default();
             ended.map_err(|e| ledger_problem(&e))?;
             return Err(problem);
         }
@@ -215,17 +217,34 @@ fn by_unit(
     answer(&ended, outcome, &unit, screen)
 }
 
-fn queued(name: &ScheduleName, body: &Body, at: Instant) -> Result<Command, Problem> {
+/// Writes what is to be restored where only root can write: the ledger has users with less rights
+/// than the unit that restores.
+fn leave_order(server: &Server, command: &Command, body: &Body) -> Result<PathBuf, Problem> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let directory = server.orders();
+    let path = directory.join(format!("{}.json", command.id));
+    let order = serde_json::json!({ "schedule": command.schedule, "restore": body });
+    let made = match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => crate::credentials::write_private(&path, order.to_string().as_bytes()),
+    };
+    made.map_err(|error| {
+        Problem::new(Exit::Failed, "cannot order the restore; nothing was begun")
+            .cause(format!("writing {}", path.display()))
+            .because(&error)
+    })?;
+    Ok(path)
+}
+
+fn queued(name: &ScheduleName, at: Instant) -> Result<Command, Problem> {
     let mut id = [0; 16];
     getrandom::fill(&mut id)
         .map_err(|error| Problem::new(Exit::Failed, "cannot draw a random number").cause(error))?;
-    let text = serde_json::to_string(body)
-        .map_err(|error| Problem::new(Exit::Failed, "cannot write the command").because(&error))?;
     Ok(Command {
         id: CommandId::from_bytes(id),
         schedule: name.clone(),
         kind: "restore".to_owned(),
-        body: text,
+        body: "{}".to_owned(),
         state: CommandState::Queued,
         accepted_at: at,
         expires_at: at.plus_secs(LAPSES_AFTER_SECS),

@@ -62,6 +62,11 @@ impl Server {
         self.root.join("var/lib/backstay/identity")
     }
 
+    /// `/var/lib/backstay/orders`.
+    pub fn orders(&self) -> PathBuf {
+        self.root.join("var/lib/backstay/orders")
+    }
+
     /// `/run/backstay/apply.sock`.
     pub fn apply_socket(&self) -> PathBuf {
         self.root.join("run/backstay/apply.sock")

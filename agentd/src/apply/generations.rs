@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use model::Instant;
 use protocol::control::RefusedGeneration;
-use protocol::{DOCUMENT_BYTES_MAX, Envelope, Generation, GenerationHash, JoinRecord, PublicKey};
-use serde::{Deserialize, Serialize};
+use protocol::{
+    DOCUMENT_BYTES_MAX, Envelope, EnvelopeError, Generation, GenerationHash, JoinRecord,
+    PayloadType,
+};
 use settings::Permission;
 
 use super::error::ApplyError;
 use super::files;
 use super::host::Host;
 use super::paths::Paths;
+use crate::pin::Pin;
 
 /// Generations that are kept for going back.
 const KEPT_MAX: usize = 5;
@@ -37,13 +40,6 @@ pub(crate) enum Incoming {
     Nothing,
     Refused(RefusedGeneration),
     Candidate(Box<Candidate>),
-}
-
-/// The controller that this server obeys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Pin {
-    agent: model::AgentId,
-    controller: PublicKey,
 }
 
 impl Candidate {
@@ -178,7 +174,8 @@ fn verify(paths: &Paths, bytes: &[u8]) -> Result<Candidate, Refused> {
         current_number(paths).map_err(internal)?,
         current_hash(paths).map_err(internal)?,
     ) {
-        (Some(number), Some(hash)) => Some((number, hash)),
+        // Another controller, joined before, counted by itself.
+        (Some(number), Some(hash)) if !is_of_another(paths, number, &pin) => Some((number, hash)),
         _ => None,
     };
     let refusal = |error: protocol::Refusal| Refused::new(error.code(), error.to_string());
@@ -199,6 +196,22 @@ fn verify(paths: &Paths, bytes: &[u8]) -> Result<Candidate, Refused> {
     })
 }
 
+/// True when a generation in force was signed by a controller that is obeyed no more. One whose
+/// signer cannot be told counts as this controller's, which refuses more.
+fn is_of_another(paths: &Paths, number: u64, pin: &Pin) -> bool {
+    let path = paths.generations().join(format!("{number}.envelope"));
+    let envelope = files::read_text(&path)
+        .ok()
+        .flatten()
+        .and_then(|text| Envelope::parse(text.as_bytes()).ok());
+    let opened = envelope.map(|envelope| {
+        envelope
+            .open(PayloadType::Generation, &pin.controller)
+            .map(drop)
+    });
+    matches!(opened, Some(Err(EnvelopeError::WrongKey { .. })))
+}
+
 /// Gives whom this server obeys: the pinned controller, which must be the joined one.
 fn joined(paths: &Paths) -> Result<Pin, Refused> {
     let internal = |error: ApplyError| Refused::new("not_joined", error.chain());
@@ -217,17 +230,14 @@ fn joined(paths: &Paths) -> Result<Pin, Refused> {
     match pinned {
         Some(pinned) if pinned != joined => Err(Refused::new(
             "other_controller",
-            format!(
-                "this server obeyed another controller before; if it was joined anew on purpose, remove {}",
-                pin_path(paths).display()
-            ),
+            "this server obeys another controller: join it again as root, with backstayctl join --anew",
         )),
         _ => Ok(joined),
     }
 }
 
 fn pin_path(paths: &Paths) -> PathBuf {
-    paths.generations().join("controller.json")
+    crate::pin::path(paths.root())
 }
 
 /// A guard file with a fault allows nothing; the fault is reported with the configuration.

@@ -466,6 +466,17 @@ fn another_controller_is_not_obeyed_until_root_says_so() {
     let refused = machine.apply().unwrap().refused.unwrap();
     assert_eq!(refused.code, "other_controller");
     assert!(machine.host.is_armed(&name("a")));
+    // Joining anew, as root, pins the other one, which counts its generations by itself.
+    let pin = crate::pin::Pin {
+        agent: record.agent,
+        controller: record.controller,
+    };
+    let pinned = crate::pin::path(machine.host.paths.root());
+    fs::write(pinned, serde_json::to_vec(&pin).unwrap()).unwrap();
+    machine.send(&generation(1, &schedule("b", "hourly")), &agent_key());
+    let outcome = machine.apply().unwrap();
+    assert_eq!((outcome.generation, outcome.refused), (Some(1), None));
+    assert!(machine.host.is_armed(&name("b")) && !machine.host.is_armed(&name("a")));
 }
 
 #[test]

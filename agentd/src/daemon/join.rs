@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::client::{self, CallError, Pinned};
 use super::identity::{self, Identity, IdentityError};
 use super::{Places, facts};
+use crate::pin::Pin;
 
 const CODE_BYTES_MAX: u64 = 4096;
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -66,6 +67,17 @@ pub enum JoinFailure {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// The joining is kept, but nothing that the controller sends will be obeyed.
+    #[error(
+        "joined, but {path} cannot be written, so that nothing of this controller is obeyed yet; join again as root with --anew"
+    )]
+    Pin {
+        /// The file that says which controller is obeyed.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The system refused something.
     #[error("preparing to join")]
@@ -183,7 +195,23 @@ pub async fn join(places: &Places, code: &str, anew: bool) -> Result<JoinRecord,
         .ok_or_else(|| proof(JoinError::Intercepted))?;
     let record = answer.verify(&request, &code, &seen).map_err(proof)?;
     Identity::keep(&dir, &record)?;
+    pin(places, &record)?;
     Ok(record)
+}
+
+/// Lets the root halves of the agent obey this controller from now on, and no other.
+fn pin(places: &Places, record: &JoinRecord) -> Result<(), JoinFailure> {
+    let pin = Pin {
+        agent: record.agent,
+        controller: record.controller,
+    };
+    let path = crate::pin::path(&places.root);
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    serde_json::to_vec(&pin)
+        .map_err(std::io::Error::from)
+        .and_then(|text| identity::write(directory, &name, &text))
+        .map_err(|source| JoinFailure::Pin { path, source })
 }
 
 fn nonce() -> Result<Nonce, JoinFailure> {

@@ -281,3 +281,61 @@ async fn an_order_that_a_former_daemon_began_is_answered() {
     assert_eq!(ended.len(), 1);
     assert_eq!(ended[0].state, ledger::CommandState::Failed);
 }
+
+#[tokio::test]
+async fn a_restore_keeps_its_signature_and_joining_pins_the_signer() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let shared = server.open();
+    let pin = crate::pin::read(&shared.places.root).unwrap().unwrap();
+    assert_eq!(pin.controller, fleet.signing_key().public());
+    assert_eq!(pin.agent, shared.identity.record.agent);
+    let order = Command {
+        id: CommandId::from_bytes([9; 16]),
+        agent: pin.agent,
+        not_before: Instant::default(),
+        expires_at: now().plus_secs(600),
+        kind: CommandKind::Restore {
+            schedule: "nightly".parse().unwrap(),
+            snapshot: model::SnapshotId::from_bytes([5; 16]),
+            destination: "local".parse().unwrap(),
+            target: protocol::RestoreTarget::InPlace,
+        },
+    };
+    let envelope = order.seal(&fleet.signing_key());
+    assert!(commands::take(&shared, &envelope).unwrap());
+    let kept = shared.ledger.borrow().queued_commands().unwrap();
+    let body: serde_json::Value = serde_json::from_str(&kept[0].body).unwrap();
+    let kept: protocol::Envelope = serde_json::from_value(body["envelope"].clone()).unwrap();
+    assert_eq!(Command::verify(&kept, &pin.controller).unwrap(), order);
+}
+
+#[tokio::test]
+async fn what_the_guard_forbids_a_controller_does_not_end_roots_own_restore() {
+    let fleet = Fleet::start().await;
+    let server = fleet.join("web1").await;
+    let _apply = server.apply();
+    let shared = server.open();
+    std::fs::write(shared.places.root.join("forbids-restores"), "").unwrap();
+    let accept = |number: u8, body: serde_json::Value| {
+        let command = ledger::Command {
+            id: CommandId::from_bytes([number; 16]),
+            schedule: "nightly".parse().unwrap(),
+            kind: "restore".into(),
+            body: body.to_string(),
+            state: ledger::CommandState::Queued,
+            accepted_at: now(),
+            expires_at: now().plus_secs(600),
+            outcome: None,
+        };
+        let mut ledger = shared.ledger.borrow_mut();
+        ledger.accept_command(&command).unwrap();
+        command.id
+    };
+    let roots = accept(1, json!({}));
+    let controllers = accept(2, json!({"envelope": {}}));
+    commands::dispatch(&shared).await.unwrap();
+    let state = |id| shared.ledger.borrow().command(id).unwrap().unwrap().state;
+    assert_eq!(state(roots), ledger::CommandState::Queued);
+    assert_eq!(state(controllers), ledger::CommandState::Failed);
+}

@@ -9,6 +9,8 @@ use model::{Instant, RunId, Secret};
 /// The paths of an installed agent. Tests move them below a directory of their own.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
+    /// Above everything else.
+    pub(crate) root: PathBuf,
     /// Ledger and outbox.
     pub(crate) ledger: PathBuf,
     /// What repositories' indexes say; may be deleted.
@@ -23,6 +25,7 @@ impl Paths {
     /// The paths below `/`.
     pub(crate) fn installed() -> Self {
         Self {
+            root: "/".into(),
             ledger: "/var/lib/backstay/ledger/ledger.db".into(),
             cache: "/var/cache/backstay".into(),
             dump_socket: "/run/backstay/dump.sock".into(),

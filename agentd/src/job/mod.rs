@@ -6,6 +6,7 @@ mod dump;
 mod environment;
 mod load;
 mod monitor;
+mod order;
 mod requests;
 mod run;
 

@@ -11,6 +11,7 @@ use settings::Settings;
 use super::configuration;
 use super::environment::{Invocation, Paths, SystemClock};
 use super::monitor::{JobMonitor, notify};
+use super::order::{self, Order, Origin};
 use super::run::{destinations, schedule_key};
 use crate::log::chain;
 
@@ -35,7 +36,7 @@ pub(crate) enum Target {
     Directory(String),
 }
 
-/// The body of a restore in the ledger.
+/// What is to be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RestoreBody {
@@ -143,8 +144,7 @@ fn restore_one(
     invocation: &Invocation,
     paths: &Paths,
 ) -> Result<Outcome, String> {
-    let body: RestoreBody = serde_json::from_str(&command.body)
-        .map_err(|error| format!("reading the restore's arguments: {error}"))?;
+    let Order { body, origin } = order::read(command, &paths.root, SystemClock.now())?;
     let only = match &body.path {
         Some(text) => Some(TreePath::parse(text.as_bytes()).map_err(|error| error.to_string())?),
         None => None,
@@ -167,7 +167,10 @@ fn restore_one(
             id: command.id.to_string(),
             load_socket: paths.load_socket.clone(),
         },
-        Target::Directory(directory) => RestoreTo::Directory(directory.into()),
+        Target::Directory(directory) => match origin {
+            Origin::Root => RestoreTo::Directory(directory.into()),
+            Origin::Controller => RestoreTo::PlainDirectory(directory.into()),
+        },
     };
     let restored = restore_from(&body, command, settings, invocation, &|view, snapshot| {
         ops::restore(view, snapshot, only.as_ref(), &to, &monitor)

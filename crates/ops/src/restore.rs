@@ -21,6 +21,8 @@ pub enum RestoreTo {
     },
     /// Into a directory that is empty or does not exist, dumps as files.
     Directory(PathBuf),
+    /// The same for a directory that somebody else named: no link may be on the way to it.
+    PlainDirectory(PathBuf),
 }
 
 /// Says why a restore could not begin, or broke off.
@@ -71,7 +73,7 @@ pub fn restore(
 ) -> Result<RestoreOutcome, RestoreError> {
     let users = Users::load().map_err(RestoreError::Users)?;
     match to {
-        RestoreTo::Directory(directory) => {
+        RestoreTo::Directory(directory) | RestoreTo::PlainDirectory(directory) => {
             let privileged = rustix::process::geteuid().is_root();
             let owners = if privileged {
                 Owners::Recorded
@@ -83,7 +85,11 @@ pub fn restore(
                 ..Policy::CUSTOMER
             };
             let base = TreePath::root();
-            let mut target = RestoreTarget::into_directory(directory, &base, policy, users)?;
+            let open = match to {
+                RestoreTo::PlainDirectory(_) => RestoreTarget::into_plain_directory,
+                _ => RestoreTarget::into_directory,
+            };
+            let mut target = open(directory, &base, policy, users)?;
             let paths = [only.cloned().unwrap_or(base)];
             let report = view.restore(snapshot, &paths, &mut target, monitor)?;
             Ok(outcome(

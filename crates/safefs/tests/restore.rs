@@ -354,3 +354,25 @@ fn an_unfinished_file_is_not_published() {
     let missing = fs::metadata(to.join("half")).err().unwrap();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn a_stranger_does_not_lead_a_restore_over_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().canonicalize().unwrap();
+    fs::create_dir_all(real.join("secret")).unwrap();
+    std::os::unix::fs::symlink(real.join("secret"), real.join("link")).unwrap();
+    let base = TreePath::root();
+    let open = |name: &str| {
+        let path = real.join(name);
+        RestoreTarget::into_plain_directory(&path, &base, Policy::CUSTOMER, users())
+    };
+    for name in ["link", "link/new", "link/../new"] {
+        let error = open(name).err().unwrap();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("a link on the way"), "{name}: {cause}");
+    }
+    assert_eq!(fs::read_dir(real.join("secret")).unwrap().count(), 0);
+    assert!(open("new").is_ok());
+    let followed = real.join("link/new");
+    RestoreTarget::into_directory(&followed, &base, Policy::CUSTOMER, users()).unwrap();
+}

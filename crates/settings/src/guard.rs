@@ -1,13 +1,13 @@
 //! `guard.toml`: what a controller may never ask of this server. Only root writes it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use model::ScheduleName;
 use toml::de::DeValue;
 
 use crate::destination::{Destination, Place, absolute_path};
 use crate::problem::{Problem, Problems};
-use crate::reader::{Section, list, number, text, word};
+use crate::reader::{Section, list, number, text, truth, word};
 use crate::schedule::{Keep, Schedule, keep_rules};
 
 /// Something that a controller may be allowed to ask.
@@ -36,6 +36,10 @@ pub struct Guard {
     pub keep_min: Keep,
     /// How many synced schedules there may be.
     pub schedules_max: u32,
+    /// Directories below which a controller may restore.
+    pub restore_paths: Vec<PathBuf>,
+    /// Whether a controller may restore over what is there.
+    pub restore_in_place: bool,
 }
 
 impl Default for Guard {
@@ -51,6 +55,10 @@ impl Default for Guard {
             destination_paths: vec![PathBuf::from("/srv"), PathBuf::from("/var/backups")],
             keep_min: Keep::default(),
             schedules_max: 1000,
+            restore_paths: ["/var/lib/backstay/restored", "/srv", "/var/tmp"]
+                .map(PathBuf::from)
+                .into(),
+            restore_in_place: true,
         }
     }
 }
@@ -60,6 +68,16 @@ impl Guard {
     #[must_use]
     pub fn allows(&self, permission: Permission) -> bool {
         self.allow.contains(&permission)
+    }
+
+    /// True when a controller may restore into this directory: by its name, without links.
+    #[must_use]
+    pub fn allows_restore_into(&self, directory: &Path) -> bool {
+        let plain = directory
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        let below = |allowed: &PathBuf| directory.starts_with(allowed);
+        directory.is_absolute() && plain && self.restore_paths.iter().any(below)
     }
 
     pub(crate) fn read(mut root: Section<'_, '_>) -> Self {
@@ -87,6 +105,12 @@ impl Guard {
             schedules_max: root
                 .get("schedules_max", number(0, 10_000))
                 .unwrap_or(usual.schedules_max),
+            restore_paths: root
+                .get("restore_paths", list(absolute_path))
+                .unwrap_or(usual.restore_paths),
+            restore_in_place: root
+                .get("restore_in_place", truth)
+                .unwrap_or(usual.restore_in_place),
         };
         root.finish();
         guard
@@ -237,5 +261,25 @@ mod tests {
         assert!(!matches("*.example.net", "s3.example.net.evil.org"));
         assert!(!matches("s3.example.net", "xs3.example.net"));
         assert!(matches("s*.e*.net", "s3.example.net"));
+    }
+
+    #[test]
+    fn restores_stay_below_the_named_directories() {
+        let guard = Guard::default();
+        for (path, allowed) in [
+            ("/srv", true),
+            ("/srv/a/b", true),
+            ("/srvx", false),
+            ("/srv/../root", false),
+            ("/root/.ssh", false),
+            ("srv/a", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                guard.allows_restore_into(Path::new(path)),
+                allowed,
+                "{path}"
+            );
+        }
     }
 }

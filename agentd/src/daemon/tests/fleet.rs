@@ -312,6 +312,13 @@ async fn answer(stream: UnixStream, root: &Path, places: &Places, told: &Mutex<V
                 .unwrap();
             started("browse")
         }
+        ControlRequest::StartRestore { .. } if root.join("forbids-restores").exists() => {
+            ControlReply::Failed {
+                code: "not_allowed".into(),
+                message: "guard.toml does not allow it".into(),
+                problems: Vec::new(),
+            }
+        }
         ControlRequest::StartRestore { .. } => started("restore"),
     };
     let mut text = serde_json::to_vec(&reply).unwrap();

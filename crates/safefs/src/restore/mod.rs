@@ -24,7 +24,7 @@ use crate::users::Users;
 
 use metadata::Metadata;
 use sink::Sink;
-use stage::Stage;
+use stage::{Links, Stage};
 
 /// Whose files the restored ones become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +120,32 @@ impl RestoreTarget {
         policy: Policy,
         users: Users,
     ) -> Result<Self, TargetError> {
+        Self::fill((directory, Links::Followed), base, policy, users)
+    }
+
+    /// As [`RestoreTarget::into_directory`], for a directory that a stranger names: no link may be
+    /// on the way to it.
+    ///
+    /// # Errors
+    ///
+    /// As there, and when a link is on the way.
+    pub fn into_plain_directory(
+        directory: &Path,
+        base: &TreePath,
+        policy: Policy,
+        users: Users,
+    ) -> Result<Self, TargetError> {
+        Self::fill((directory, Links::Refused), base, policy, users)
+    }
+
+    fn fill(
+        (directory, links): (&Path, Links),
+        base: &TreePath,
+        policy: Policy,
+        users: Users,
+    ) -> Result<Self, TargetError> {
         let mut target = Self::empty(policy, users);
-        let (stage, tree) = Stage::inside(directory, base)?;
+        let (stage, tree) = Stage::inside(directory, base, links)?;
         let components = base.components().to_vec();
         target.directories.insert(components, tree);
         target.stages.push(stage);

@@ -80,9 +80,10 @@ impl Stage {
     pub(super) fn inside(
         directory: &Path,
         base: &TreePath,
+        links: Links,
     ) -> Result<(Self, Arc<Directory>), TargetError> {
         let fail = |error| failed_at("staging in", directory.as_os_str().as_bytes(), error);
-        let real = make_or_find(directory).map_err(fail)?;
+        let real = make_or_find(directory, links).map_err(fail)?;
         let path = TreePath::parse(real.as_os_str().as_bytes())
             .map_err(|error| fail(io::Error::other(error)))?;
         let components = path.components();
@@ -292,8 +293,32 @@ fn make_private(home: &Arc<Directory>, name: &[u8]) -> io::Result<Arc<Directory>
 }
 
 /// Resolves a directory that a person named, making it when it does not exist.
-fn make_or_find(directory: &Path) -> io::Result<PathBuf> {
-    match directory.canonicalize() {
+/// Whether the way to a directory may lead over links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// It may: who named it knows where it is.
+    Followed,
+    /// It may not: the directory must be where its name says.
+    Refused,
+}
+
+impl Links {
+    /// Gives the real place of a path. It is opened without following links later, so that a link
+    /// that is put there in between makes it fail.
+    fn resolve(self, path: &Path) -> io::Result<PathBuf> {
+        let real = path.canonicalize()?;
+        if self == Self::Refused && real != path {
+            return Err(io::Error::other(format!(
+                "a link on the way leads to {}",
+                real.display()
+            )));
+        }
+        Ok(real)
+    }
+}
+
+fn make_or_find(directory: &Path, links: Links) -> io::Result<PathBuf> {
+    match links.resolve(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         found => return found,
     }
@@ -304,7 +329,7 @@ fn make_or_find(directory: &Path) -> io::Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new(OsStr::new(".")),
     };
-    let parent = parent.canonicalize()?;
+    let parent = links.resolve(parent)?;
     let path = TreePath::parse(parent.as_os_str().as_bytes()).map_err(io::Error::other)?;
     let held = Directory::absolute(path.components(), &Arc::new(Pool::default()))?.open()?;
     mkdirat(held, name.as_bytes(), Mode::RWXU)?;
