@@ -16,7 +16,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router};
-use data_encoding::BASE32_NOPAD;
+use data_encoding::BASE32HEX_NOPAD;
 use serde::de::DeserializeOwned;
 use utoipa::OpenApi;
 
@@ -244,8 +244,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
 /// Makes an id that sorts by time: a prefix, microseconds and random bytes in base32.
 pub(crate) fn new_id(prefix: &str) -> Result<String, Problem> {
+    new_id_at(prefix, crate::now())
+}
+
+fn new_id_at(prefix: &str, now: model::Instant) -> Result<String, Problem> {
     let mut bytes = [0; 15];
-    let time = crate::now().micros().to_be_bytes();
+    let time = now.micros().to_be_bytes();
     // Seven bytes of microseconds last until the year 4253.
     let parts = time.into_iter().skip(1).chain(crate::random::<8>()?);
     for (to, from) in bytes.iter_mut().zip(parts) {
@@ -253,7 +257,7 @@ pub(crate) fn new_id(prefix: &str) -> Result<String, Problem> {
     }
     Ok(format!(
         "{prefix}_{}",
-        BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
+        BASE32HEX_NOPAD.encode(&bytes).to_ascii_lowercase()
     ))
 }
 
@@ -276,11 +280,9 @@ mod tests {
 
     #[test]
     fn later_ids_sort_behind_earlier_ones() {
-        let ids: Vec<_> = (0..3)
-            .map(|_| {
-                std::thread::sleep(std::time::Duration::from_micros(50));
-                super::new_id("srv").unwrap()
-            })
+        let at = |micros: i64| model::Instant::from_micros(1_790_000_000_000_000 + micros);
+        let ids: Vec<_> = (0..200)
+            .map(|step| super::new_id_at("srv", at(step * step)).unwrap())
             .collect();
         assert!(ids.is_sorted() && ids[0].len() == 28, "{ids:?}");
     }
