@@ -8,14 +8,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use edge::{Event, Monitor, Phase};
-use ledger::{Ledger, Progress};
-use model::{ByteCount, Instant};
+use ledger::{CommandState, Ledger, LedgerError, Progress};
+use model::{ByteCount, CommandId, Exit, Instant, RunState};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// How often progress is written and the watchdog is fed.
 const BEAT: Duration = Duration::from_secs(2);
+
+/// How long work may take to end once it was asked to. Shorter than `TimeoutStopSec=` of the units, so
+/// that the end is recorded before systemd kills the process: a dump or an upload may hang.
+const STOP_TIME_MAX: Duration = Duration::from_secs(90);
 
 /// How many failed objects appear in the log that leaves the server.
 const FAILURES_LOGGED_MAX: usize = 100;
@@ -194,15 +198,63 @@ fn watch(shared: &Shared, path: &Path, mut stopped: oneshot::Receiver<()>) {
             return;
         };
         let mut beat = tokio::time::interval(BEAT);
+        let mut asked_at = None;
         loop {
             tokio::select! {
                 _ = &mut stopped => return,
-                _ = terminate.recv() => shared.cancelled.store(true, Ordering::Relaxed),
-                _ = interrupt.recv() => shared.cancelled.store(true, Ordering::Relaxed),
+                _ = terminate.recv() => asked_at = asked_at.or_else(|| stop(shared)),
+                _ = interrupt.recv() => asked_at = asked_at.or_else(|| stop(shared)),
                 _ = beat.tick() => tell(shared, ledger.as_mut()),
+            }
+            if asked_at.is_some_and(|at: tokio::time::Instant| at.elapsed() > STOP_TIME_MAX) {
+                give_up(shared, ledger.as_mut());
             }
         }
     });
+}
+
+/// Asks the work to stop, and says when that was.
+fn stop(shared: &Shared) -> Option<tokio::time::Instant> {
+    tracing::info!("asked to stop");
+    shared.cancelled.store(true, Ordering::Relaxed);
+    Some(tokio::time::Instant::now())
+}
+
+/// Ends the process although its work hangs: with its record when that can be written, else the
+/// next one writes it.
+#[expect(clippy::exit, reason = "the thread that works hangs in a system call")]
+fn give_up(shared: &Shared, ledger: Option<&mut Ledger>) {
+    let progress = shared.state().progress.clone();
+    let now = Instant::from_micros(jiff::Timestamp::now().as_microsecond());
+    if let Some(ledger) = ledger
+        && let Err(error) = record_cancelled(&progress, ledger, now)
+    {
+        tracing::error!("recording that the work was cancelled: {error}");
+    }
+    std::process::exit(i32::from(Exit::Interrupted.code()));
+}
+
+/// Writes the end of work that does not come to an end by itself.
+fn record_cancelled(
+    progress: &Progress,
+    ledger: &mut Ledger,
+    now: Instant,
+) -> Result<(), LedgerError> {
+    let seconds = STOP_TIME_MAX.as_secs();
+    let hung = format!(
+        "cancelled while {}; it did not end by itself within {seconds} s",
+        progress.phase
+    );
+    if let Some(mut record) = ledger.run(progress.id)? {
+        record.state = RunState::Cancelled;
+        record.finished_at = Some(now);
+        record.summary = format!("{hung}; what was stored by then is not stored again");
+        record.log.push(record.summary.clone());
+        return ledger.finish_run(&record);
+    }
+    let outcome = serde_json::json!({ "error": format!("{hung}; what was in place stays") });
+    let id = CommandId::from_bytes(*progress.id.as_bytes());
+    ledger.finish_command(id, CommandState::Failed, &outcome.to_string(), now)
 }
 
 fn tell(shared: &Shared, ledger: Option<&mut Ledger>) {
@@ -307,6 +359,51 @@ mod tests {
                 "account ghost was not backed up: no account of this name has sites or databases",
             ]
         );
+    }
+
+    #[test]
+    fn work_that_hangs_when_it_is_stopped_has_one_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(&directory.path().join("ledger.db")).unwrap();
+        let start = ledger::RunStart {
+            id: progress().id,
+            schedule: "nightly".parse().unwrap(),
+            scope: model::Scope::Web,
+            trigger: model::Trigger::Timer,
+            due_at: None,
+            started_at: Instant::from_secs(5),
+        };
+        ledger.begin_run(&start).unwrap();
+        let now = Instant::from_secs(100);
+        for _ in 0..2 {
+            record_cancelled(&progress(), &mut ledger, now).unwrap();
+        }
+        let record = ledger.run(start.id).unwrap().unwrap();
+        assert_eq!(record.state, RunState::Cancelled);
+        assert!(
+            record.summary.contains("while opening"),
+            "{}",
+            record.summary
+        );
+        assert_eq!(ledger.outbox_len().unwrap(), 1);
+
+        let command = ledger::Command {
+            id: CommandId::from_bytes([7; 16]),
+            schedule: start.schedule,
+            kind: "restore".into(),
+            body: "{}".into(),
+            state: CommandState::Queued,
+            accepted_at: now,
+            expires_at: now.plus_secs(60),
+            outcome: None,
+        };
+        ledger.accept_command(&command).unwrap();
+        let mut restore = progress();
+        restore.id = RunId::from_bytes(*command.id.as_bytes());
+        record_cancelled(&restore, &mut ledger, now).unwrap();
+        let ended = ledger.command(command.id).unwrap().unwrap();
+        assert_eq!(ended.state, CommandState::Failed);
+        assert!(ended.outcome.unwrap().contains("cancelled"));
     }
 
     #[test]

@@ -97,6 +97,12 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
     for note in source.notes() {
         plan.monitor.event(Event::Note(note));
     }
+    if source.is_empty() {
+        // A snapshot of nothing would count as a good one, and push out those that hold something.
+        let why = "no account has a site tree or a database; is a file system not mounted, or \
+                   [hosting] of agent.toml not right?";
+        return nothing_done(&plan, why);
+    }
     let roots = roots(&source);
     let options = BackupOptions {
         schedule: plan.schedule.name.as_str(),

@@ -324,3 +324,17 @@ fn a_cancelled_run_leaves_no_snapshot_and_is_not_stored_twice() {
     assert!(store.total_bytes() - before < 16_000_000);
     world.assert_restores(&store, id, &source);
 }
+
+#[test]
+fn a_run_is_cancelled_in_the_middle_of_a_large_file() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    source.add_file("large.bin", noise(1, 64_000_000));
+    let report = world.run_one(&store, &source, &RecordingMonitor::cancelling_after(1));
+    assert!(report.is_cancelled && report.replicas[0].snapshot.is_none());
+    assert_eq!(report.counts.failed, 0);
+    assert!(store.total_bytes() < 32_000_000, "it was read to its end");
+    let id = world.run_well(&store, &source);
+    world.assert_restores(&store, id, &source);
+}

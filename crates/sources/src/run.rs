@@ -117,6 +117,13 @@ impl RunSource {
         &self.notes
     }
 
+    /// True when there is nothing to back up, and no failure that says why.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_bare = |account: &Account| account.sites.is_empty() && account.databases.is_empty();
+        self.errors.as_slice().is_empty() && self.accounts.iter().all(is_bare)
+    }
+
     /// Gives the accounts that this run takes, with their sites and databases.
     #[must_use]
     pub fn accounts(&self) -> &[Account] {

@@ -214,3 +214,13 @@ fn paths_of_the_server_belong_to_no_account() {
     assert_eq!(errors.len(), 1);
     assert!(errors[0].ends_with("/missing"), "{errors:?}");
 }
+
+#[test]
+fn a_server_whose_homes_are_gone_has_nothing_to_back_up() {
+    let server = Server::new();
+    let open = || RunSource::open(&server.layout, &selection(Scope::Web), server.users.clone());
+    assert!(!open().unwrap().is_empty());
+    fs::remove_dir_all(server.dir.path().join("home")).unwrap();
+    fs::remove_dir_all(server.dir.path().join("www")).unwrap();
+    assert!(open().unwrap().is_empty());
+}

@@ -114,6 +114,10 @@ impl Session<'_, '_> {
         let mut list = Vec::new();
         let mut data_bytes = 0_u64;
         let result = loop {
+            if self.options.monitor.is_cancelled() {
+                self.walked.is_cancelled = true;
+                break Err(ReadFailure::Stopped);
+            }
             let longest = class.chunk_bytes_max();
             if let Err(error) = window.fill(longest, source) {
                 break Err(ReadFailure::Failed {
