@@ -216,11 +216,12 @@ fn paths_of_the_server_belong_to_no_account() {
 }
 
 #[test]
-fn a_server_whose_homes_are_gone_has_nothing_to_back_up() {
-    let server = Server::new();
+fn a_server_whose_sites_are_gone_has_nothing_to_back_up() {
+    let mut server = Server::new();
+    let sites = server.dir.path().join("www");
+    server.layout.sites = vec![format!("{}/*", sites.display())];
     let open = || RunSource::open(&server.layout, &selection(Scope::Web), server.users.clone());
     assert!(!open().unwrap().is_empty());
-    fs::remove_dir_all(server.dir.path().join("home")).unwrap();
-    fs::remove_dir_all(server.dir.path().join("www")).unwrap();
+    fs::remove_dir_all(&sites).unwrap();
     assert!(open().unwrap().is_empty());
 }
