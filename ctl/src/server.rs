@@ -215,7 +215,9 @@ pub fn ledger_problem(error: &LedgerError) -> Problem {
     let problem = Problem::new(Exit::Failed, "cannot use the ledger of this server").because(error);
     match error {
         LedgerError::Newer { .. } => problem.hint("apt install --only-upgrade backstay-ctl"),
-        LedgerError::Open { .. } | LedgerError::Statement { .. } => {
+        LedgerError::Open { .. }
+        | LedgerError::Unwritable { .. }
+        | LedgerError::Statement { .. } => {
             problem.hint("df -h /var/lib/backstay; journalctl -u 'backstay-*' -n 50")
         }
         LedgerError::Record { .. } | LedgerError::Absent { .. } => {

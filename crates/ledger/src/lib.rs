@@ -36,6 +36,15 @@ pub enum LedgerError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The file may not be written, or cannot be: the disk is read-only, or its directory is gone.
+    #[error("the ledger {path} cannot be written")]
+    Unwritable {
+        /// Which file.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file was written by a newer Backstay.
     #[error("the ledger {path} has version {found}, this program knows {known}: upgrade it")]
     Newer {

@@ -72,9 +72,16 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// `Open` when directory or file cannot be used, `Newer` when a later version wrote it.
+    /// `Unwritable` when directory or file do not let us write, `Open` when the file cannot be used,
+    /// `Newer` when a later version wrote it.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         share(path);
+        // SQLite opens what it may only read, and fails later without the system's reason.
+        let writable = std::fs::OpenOptions::new().append(true).open(path);
+        writable.map_err(|source| LedgerError::Unwritable {
+            path: show(path),
+            source,
+        })?;
         share(&path.with_file_name("wake"));
         let connection = open_patiently(path)?;
         Ok(Self {
@@ -299,6 +306,16 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_written_says_the_system_s_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gone/ledger.db");
+        let Err(LedgerError::Unwritable { source, .. }) = Ledger::open(&path) else {
+            panic!("opened");
+        };
+        assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
     }
 
     #[test]
