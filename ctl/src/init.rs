@@ -275,7 +275,8 @@ fn no_database(socket: &Path) -> Step {
         outcome: Outcome::Skipped,
         what: "MariaDB: there is no server on this machine".to_owned(),
         hint: Some(
-            "write mariadb_socket = \"none\" below [hosting] in /etc/backstay/agent.toml, else runs are partial"
+            "scope full has no databases here; for a server elsewhere, write its mariadb_socket below [hosting] \
+             in /etc/backstay/agent.toml"
                 .to_owned(),
         ),
     }
