@@ -72,9 +72,27 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// Writes the new content next to its place, not synced yet.
+/// Makes the directory of a file; whoever may read the file may look into a directory made for it.
+/// The daemon watches the directories of drop-ins, and the umask of apply would shut it out.
+fn make_directory(directory: &Path, mode: u32) -> Result<(), ApplyError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let made = fs::create_dir_all(directory).and_then(|()| {
+        let is_public = mode & 0o004 != 0;
+        let mode = fs::Permissions::from_mode(0o755);
+        if is_public {
+            fs::set_permissions(directory, mode)
+        } else {
+            Ok(())
+        }
+    });
+    made.map_err(ApplyError::file("make", directory))
+}
+
 fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<File, ApplyError> {
     let directory = parent(path);
-    fs::create_dir_all(directory).map_err(ApplyError::file("make", directory))?;
+    make_directory(directory, mode)?;
     let beside = beside(path);
     let written = (|| {
         // What an earlier cut left may be there.
