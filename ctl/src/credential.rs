@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use model::{DestinationName, Exit};
+use protocol::control::ControlRequest;
 
+use crate::control;
 use crate::credentials;
 use crate::problem::Problem;
 use crate::screen::{Screen, plain};
@@ -50,6 +52,15 @@ pub fn credential(
     let name = format!("destination-{destination}");
     let path = server.credential_store().join(format!("{name}.cred"));
     credentials::encrypt(&name, text.reveal().as_bytes(), &path)?;
+    // The units of schedules load it only once they are told to.
+    control::apply(server, &ControlRequest::Apply { dry_run: false }).map_err(|problem| {
+        problem
+            .cause(format!(
+                "the credential is stored in {}, but the units do not load it yet",
+                path.display()
+            ))
+            .hint("backstayctl apply")
+    })?;
     if screen.is_json() {
         screen.json(&serde_json::json!({ "credential": name, "stored_in": path }))?;
     } else {
@@ -57,9 +68,7 @@ pub fn credential(
             "Stored the credential of destination {destination} in {}.",
             path.display()
         ))])?;
-        screen.line(&[plain(
-            "It is used from the next run on; 'backstayctl apply' makes it known to new schedules.",
-        )])?;
+        screen.line(&[plain("It is used from the next run on.")])?;
     }
     Ok(Exit::Done)
 }

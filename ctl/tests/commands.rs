@@ -405,3 +405,34 @@ fn a_ledger_that_is_being_made_is_one_without_runs() {
     --- exit 0
     ");
 }
+
+#[test]
+fn a_credential_that_was_set_is_made_known_to_the_units() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = configured();
+    host.write("credential", "GK1\nsecret\n");
+    host.write("var/lib/backstay/credstore/.here", "");
+    // Stands in for the encryption, which needs the machine's own key.
+    host.write("bin/systemd-creds", "#!/bin/sh\ncat\n");
+    let tool = host.path("bin/systemd-creds");
+    std::fs::set_permissions(tool, PermissionsExt::from_mode(0o755)).unwrap();
+    let from = host.path("credential");
+    let set = || {
+        let mut command = host.command(&["credential", "set", "offsite", "--from", &from]);
+        let path = format!("{}:/usr/bin:/bin", host.path("bin"));
+        host.shown(&command.env("PATH", path).output().unwrap())
+    };
+    let served = host.answer(|request| {
+        assert_eq!(request, ControlRequest::Apply { dry_run: false });
+        ControlReply::Applied(ApplyOutcome::default())
+    });
+    let shown = set();
+    assert!(shown.ends_with("--- exit 0\n"), "{shown}");
+    served.join().unwrap();
+    std::fs::remove_file(host.path("run/backstay/apply.sock")).unwrap();
+    let shown = set();
+    assert!(shown.contains("do not load it yet"), "{shown}");
+    assert!(!shown.ends_with("--- exit 0\n"), "{shown}");
+    let stored = host.path("var/lib/backstay/credstore/destination-offsite.cred");
+    assert!(std::fs::read_to_string(stored).unwrap().contains("GK1"));
+}

@@ -174,7 +174,7 @@ fn restore_one(
     };
     let restored = restore_from(&body, command, settings, invocation, &|view, snapshot| {
         ops::restore(view, snapshot, only.as_ref(), &to, &monitor)
-            .map_err(|error| ops::explain(&error))
+            .map_err(|error| not_restored(&ops::explain(&error), origin))
     });
     drop(monitor);
     let cleared = Ledger::open(&paths.ledger).and_then(|mut ledger| ledger.clear_progress(id));
@@ -183,6 +183,21 @@ fn restore_one(
         tracing::warn!("{}", chain(&error));
     }
     restored
+}
+
+/// Says why a restore did not begin or broke off. What a controller is told names no file.
+fn not_restored(error: &str, origin: Origin) -> String {
+    if origin == Origin::Root {
+        return error.to_owned();
+    }
+    tracing::error!("{error}");
+    let cause = error.rsplit(": ").next().unwrap_or(error);
+    let journal = "the journal of its unit on the server says where";
+    if cause.contains('/') {
+        format!("the restore broke off; {journal}")
+    } else {
+        format!("the restore broke off: {cause}; {journal}")
+    }
 }
 
 type Restorer<'a> = &'a dyn Fn(&ops::View, &ops::Snapshot) -> Result<ops::RestoreOutcome, String>;
@@ -284,6 +299,19 @@ fn list_one(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_controller_is_told_why_and_not_where() {
+        let error = "staging in /home/acme/plan: it is not empty: it holds x";
+        assert_eq!(not_restored(error, Origin::Root), error);
+        let told = not_restored(error, Origin::Controller);
+        assert!(
+            told.contains("it holds x") && !told.contains("acme"),
+            "{told}"
+        );
+        let told = not_restored("staging in a: b: /home/acme is gone", Origin::Controller);
+        assert!(!told.contains("acme"), "{told}");
+    }
 
     #[test]
     fn each_cause_is_told_once_and_names_no_file() {

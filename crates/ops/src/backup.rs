@@ -15,7 +15,7 @@ use safefs::Users;
 use settings::{Compression, HostingLayout, Schedule};
 use sources::{RunSource, Selection};
 
-use crate::forget::{Forgotten, forget_old};
+use crate::forget::{Forgotten, forget_old, is_full, make_room};
 use crate::lock::DomainLock;
 use crate::place::{PlaceError, StorePlace, open_place};
 
@@ -118,6 +118,12 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
         monitor: plan.monitor,
     };
     let report = back_up(replicas, &options, &mut source);
+    let full: Vec<_> = report
+        .replicas
+        .iter()
+        .filter(|replica| replica.error.as_ref().is_some_and(is_full))
+        .map(|replica| replica.name.clone())
+        .collect();
     copies.extend(report.replicas.iter().map(|replica| Copy {
         destination: replica.name.clone(),
         state: if replica.snapshot.is_some() {
@@ -139,6 +145,7 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
     if matches!(outcome.state, RunState::Ok | RunState::Partial) {
         outcome.forgotten = forget_old(&plan, &outcome.copies, &lock);
     }
+    outcome.forgotten.extend(make_room(&plan, &full, &lock));
     outcome
 }
 

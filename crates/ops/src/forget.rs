@@ -1,10 +1,11 @@
 //! Letting snapshots go by a schedule's rules, and deleting what nothing needs any more.
 
+use edge::StoreFault;
 use model::{Copy, CopyState, DestinationName};
-use repository::{Domain, Keep as Rules, PruneOptions, RepositoryError, chain};
+use repository::{Domain, Keep as Rules, PruneOptions, ReadError, RepositoryError, chain};
 use settings::Keep;
 
-use crate::backup::{BackupPlan, open_replica};
+use crate::backup::{BackupPlan, RunDestination, open_replica};
 use crate::lock::DomainLock;
 
 /// How long condemned packs stay for readers that began before.
@@ -50,18 +51,62 @@ pub(crate) fn forget_old(
         .collect()
 }
 
+/// Deletes what was let go long ago where no space was left for this run. No snapshot is touched;
+/// the next run finds the room.
+pub(crate) fn make_room(
+    plan: &BackupPlan<'_>,
+    full: &[DestinationName],
+    _lock: &DomainLock,
+) -> Vec<Forgotten> {
+    let is_full = |destination: &&RunDestination| full.contains(&destination.name);
+    let free = |destination: &RunDestination| {
+        let domain = open_replica(plan, destination)?;
+        domain.prune(&options(plan)).map_err(|error| chain(&error))
+    };
+    plan.destinations
+        .iter()
+        .filter(is_full)
+        .filter_map(|destination| {
+            let text = match free(destination) {
+                Ok(report) if report.deleted_packs == 0 => return None,
+                Ok(report) => format!(
+                    "it is full; {} freed by deleting what no snapshot needs",
+                    report.freed_bytes
+                ),
+                Err(error) => format!("it is full, and making room failed: {error}"),
+            };
+            let destination = destination.name.clone();
+            Some(Forgotten { destination, text })
+        })
+        .collect()
+}
+
+fn options<'a>(plan: &BackupPlan<'a>) -> PruneOptions<'a> {
+    PruneOptions {
+        grace_secs: GRACE_SECS,
+        clock: plan.clock,
+        entropy: plan.entropy,
+        monitor: plan.monitor,
+    }
+}
+
+/// True when a destination failed because it has no space left.
+pub(crate) fn is_full(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Store(error) | RepositoryError::Read(ReadError::Store(error)) => {
+            error.fault == StoreFault::Full
+        }
+        _ => false,
+    }
+}
+
 fn forget_in(
     domain: &Domain,
     rules: &Rules,
     plan: &BackupPlan<'_>,
 ) -> Result<Option<String>, RepositoryError> {
     let gone = domain.apply_retention(rules, plan.clock.now())?;
-    let report = domain.prune(&PruneOptions {
-        grace_secs: GRACE_SECS,
-        clock: plan.clock,
-        entropy: plan.entropy,
-        monitor: plan.monitor,
-    })?;
+    let report = domain.prune(&options(plan))?;
     if gone.is_empty() && report.deleted_packs == 0 {
         return Ok(None);
     }
@@ -91,3 +136,6 @@ fn rules(keep: &Keep) -> Rules {
         max: keep.max.unwrap_or(0),
     }
 }
+
+#[cfg(test)]
+mod tests;
