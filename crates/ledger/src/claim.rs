@@ -1,7 +1,7 @@
 //! Who works: each job holds a lock that the kernel gives back when its process ends, however it
 //! ends. So a row of work that goes on is told from one that a dead process left open.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant as Moment};
@@ -43,26 +43,34 @@ pub struct Ended {
 }
 
 impl Claim {
-    fn open(directory: &Path, kind: &str, schedule: &ScheduleName) -> io::Result<File> {
-        use std::os::unix::fs::PermissionsExt as _;
-        // Job, restore and daemon are different users of one group.
-        if std::fs::create_dir(directory).is_ok() {
-            let shared = std::fs::Permissions::from_mode(0o2770);
-            std::fs::set_permissions(directory, shared)?;
+    /// Takes the lock of a job that begins, when nobody has it.
+    fn take(directory: &Path, kind: &str, schedule: &ScheduleName) -> io::Result<Option<Self>> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        // The group comes from the directory above: job, restore and daemon are different users of
+        // it, and some may not set it themselves.
+        match DirBuilder::new().mode(0o770).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => share(&directory.join(name(kind, schedule))),
         }
-        let path = directory.join(format!("{kind}-{schedule}"));
-        share(&path);
-        OpenOptions::new().write(true).open(path)
+        Self::of_known(directory, kind, schedule)
     }
 
-    fn try_take(directory: &Path, kind: &str, schedule: &ScheduleName) -> io::Result<Option<Self>> {
-        let file = Self::open(directory, kind, schedule)?;
+    /// Takes the lock of a job that claimed its work once, when nobody has it. Without a claim
+    /// nothing can be said: that is an error.
+    fn of_known(directory: &Path, kind: &str, schedule: &ScheduleName) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(directory.join(name(kind, schedule)))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+fn name(kind: &str, schedule: &ScheduleName) -> String {
+    format!("{kind}-{schedule}")
 }
 
 impl Ledger {
@@ -83,7 +91,7 @@ impl Ledger {
     pub fn claim(&self, kind: &str, schedule: &ScheduleName) -> io::Result<Claim> {
         let began = Moment::now();
         loop {
-            if let Some(claim) = Claim::try_take(&self.claims(), kind, schedule)? {
+            if let Some(claim) = Claim::take(&self.claims(), kind, schedule)? {
                 return Ok(claim);
             }
             if began.elapsed() > LOOK_TIME_MAX {
@@ -107,7 +115,7 @@ impl Ledger {
         let mut ended = Ended::default();
         for record in self.open_runs(None)? {
             // Whoever cannot look must not judge.
-            if let Ok(Some(_claim)) = Claim::try_take(&self.claims(), RUN, &record.schedule) {
+            if let Ok(Some(_claim)) = Claim::of_known(&self.claims(), RUN, &record.schedule) {
                 // Read anew under the claim: it may have ended meanwhile.
                 let open = self.run(record.id)?.filter(|run| !run.state.is_final());
                 if let Some(record) = open {
@@ -120,7 +128,7 @@ impl Ledger {
             if !kinds.contains(&kind.as_str()) {
                 continue;
             }
-            if let Ok(Some(_claim)) = Claim::try_take(&self.claims(), &kind, &schedule) {
+            if let Ok(Some(_claim)) = Claim::of_known(&self.claims(), &kind, &schedule) {
                 let outcome = format!("{{\"error\":\"{COMMAND_CUT}\"}}");
                 ended.commands +=
                     self.fail_running_commands(Some(&schedule), &[&kind], &outcome, now)?;
@@ -174,6 +182,10 @@ mod tests {
         ledger.begin_run(&start(1, 100)).unwrap();
         assert_eq!(ledger.end_dead_work(&[], now).unwrap(), Ended::default());
         drop(claim);
+        // Of a run that could not make its claim nothing is known.
+        let mut other = start(2, 100);
+        other.schedule = ScheduleName::new("unclaimed").unwrap();
+        ledger.begin_run(&other).unwrap();
         assert_eq!(ledger.end_dead_work(&[], now).unwrap().runs, 1);
         let record = ledger.run(start(1, 100).id).unwrap().unwrap();
         assert_eq!(record.state, RunState::Failed);

@@ -50,10 +50,20 @@ pub fn settle(account: &Account<'_>, now: Instant, starting: bool) -> Due {
         rest = older;
     }
     let taken = |at: Instant| runs.iter().any(|run| run.due_at == Some(at));
+    // A run that could not read its calendar does not know which occurrence it answers: the newest
+    // at its start.
+    let answered_unknowingly = |at: Instant, next: Option<&Instant>| {
+        runs.iter().any(|run| {
+            let by_timer = run.trigger == Trigger::Timer && run.due_at.is_none();
+            by_timer && at <= run.started_at && next.is_none_or(|next| run.started_at < *next)
+        })
+    };
+    let nexts = (1..).map(|after| occurrences.get(after));
     let settled = rest
         .iter()
-        .filter(|at| !taken(**at))
-        .map(|at| {
+        .zip(nexts)
+        .filter(|(at, next)| !taken(**at) && !answered_unknowingly(**at, *next))
+        .map(|(at, _)| {
             let busy = runs.iter().find(|run| covers(run, *at));
             let (state, summary) = match busy {
                 Some(run) => (
@@ -208,6 +218,18 @@ mod tests {
         let due = settle_at(&[at(100), at(200)], &[run], false);
         assert_eq!(due.answered, None);
         assert_eq!(settled(&due), [(at(200), RunState::Missed)]);
+    }
+
+    #[test]
+    fn what_a_run_without_a_calendar_answered_was_not_missed() {
+        let mut run = finished(1, 205);
+        run.state = RunState::Failed;
+        let due = settle_at(&[at(100), at(200), at(300), at(400)], &[run], true);
+        assert_eq!(due.answered, Some(at(400)));
+        assert_eq!(
+            settled(&due),
+            [(at(100), RunState::Missed), (at(300), RunState::Missed)]
+        );
     }
 
     #[test]
