@@ -99,6 +99,17 @@ impl Controller {
     ///
     /// When the answer is no success; the error holds it.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        self.call_if(method, path, body, "")
+    }
+
+    /// Calls the API with one more header.
+    fn call_if(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        header: &str,
+    ) -> Result<Value> {
         // The body goes through a file: it may hold a password.
         let sent = match body {
             Some(body) => {
@@ -108,7 +119,7 @@ impl Controller {
             None => "",
         };
         let answer = self.host.sh(&format!(
-            "curl -sSk --max-time 60 -b /root/cookies -c /root/cookies -H 'X-Backstay: 1' -X {method} {sent} \
+            "curl -sSk --max-time 60 -b /root/cookies -c /root/cookies -H 'X-Backstay: 1' -H '{header}' -X {method} {sent} \
              -w '\\n%{{http_code}}' 'https://127.0.0.1:{PORT}{path}'"
         ))?;
         let (text, code) = answer.rsplit_once('\n').unwrap_or(("", &answer));
@@ -206,7 +217,11 @@ impl Controller {
     pub fn change_schedule(&self, server: &str, schedule: &Value) -> Result<()> {
         let name = schedule["name"].as_str().unwrap_or_default();
         let path = format!("/api/v1/servers/{server}/schedules/{name}");
-        self.call("PUT", &path, Some(schedule))?;
+        // What was looked at is changed, and nothing that somebody else changed since.
+        let tag = self.host.sh(&format!(
+            "curl -sSk --max-time 60 -b /root/cookies -o /dev/null -w '%header{{etag}}' 'https://127.0.0.1:{PORT}{path}'"
+        ))?;
+        self.call_if("PUT", &path, Some(schedule), &format!("If-Match: {tag}"))?;
         self.wait_applied(server)
     }
 

@@ -146,16 +146,25 @@ impl Server {
     pub fn run_now(&self, schedule: &str, deadline: Duration) -> Result<Value> {
         let before = self.history(schedule)?.len();
         let seconds = deadline.as_secs();
-        self.host.run(&format!(
-            "timeout {seconds} backstayctl schedule run {schedule}"
+        let said = self.host.run(&format!(
+            "timeout {seconds} backstayctl schedule run {schedule} 2>&1"
         ))?;
         let mut run = Value::Null;
-        self.host.wait_until("the run's record", deadline, |_| {
+        let waited = self.host.wait_until("the run's record", deadline, |_| {
             let runs = self.history(schedule)?;
             let newest = runs.first().cloned().unwrap_or_default();
             let is_new = runs.len() > before;
             run = newest;
             Ok(is_new && run["state"] != "running")
+        });
+        waited.doing(|| {
+            format!(
+                "running {schedule}; ctl said:\n{}\nthe history: {:?}\nthe journal:\n{}",
+                String::from_utf8_lossy(&said.stdout),
+                self.history(schedule),
+                self.host
+                    .journal(&format!("backstay-job@{schedule}.service"))
+            )
         })?;
         Ok(run)
     }

@@ -193,14 +193,14 @@ pub fn differing_lines(one: &str, two: &str) -> Vec<String> {
     lines
 }
 
-/// Makes a tree of everything that is hard to back up, owned by an account where it does not say otherwise.
+/// Makes a tree of everything that is hard to back up; all but one entry of it belongs to `owner`.
 ///
 /// # Errors
 ///
 /// When it cannot be made.
-pub fn make_odd_tree(host: &Host, directory: &str) -> Result<()> {
+pub fn make_odd_tree(host: &Host, directory: &str, owner: &str) -> Result<()> {
     host.put("/root/odd_tree.py", ODD_TREE)?;
-    host.sh(&format!("python3 /root/odd_tree.py {directory}"))
+    host.sh(&format!("python3 /root/odd_tree.py {directory} {owner}"))
         .map(drop)
 }
 

@@ -34,7 +34,7 @@ fn site_is_served_on_both_releases_and_damage_shows_everywhere() -> Result<()> {
 fn odd_tree_has_what_is_hard() -> Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("one").boot()?;
-    make_odd_tree(&host, "/srv/odd")?;
+    make_odd_tree(&host, "/srv/odd", "root")?;
     let lines = fingerprint(&host, "/srv/odd")?;
     for part in [
         "new\\nline",

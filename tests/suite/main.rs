@@ -1,5 +1,5 @@
 //! The promises of the product, one file for each, kept by the installed packages on hosts of the lab.
-//! `layering` and `tidy` look at the tree alone; `lab_*` are the promises of the lab itself.
+//! `layering` and `tidy` look at the tree alone; `lab_*` are the promises of the lab itself; `fleet` is what others share.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -7,8 +7,16 @@
     reason = "in a test, and in what only tests call, a panic is how a promise is found broken"
 )]
 
+mod dashboard;
+mod fleet;
+mod incremental;
 mod lab_garage;
 mod lab_self;
 mod lab_site;
 mod layering;
+mod offline;
+mod packages;
+mod reboot;
+mod restore;
 mod tidy;
+mod timers;

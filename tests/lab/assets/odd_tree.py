@@ -1,5 +1,6 @@
-# Makes a small tree of everything that is hard to back up. usage: odd_tree DIRECTORY
+# Makes a small tree of everything that is hard to back up. usage: odd_tree DIRECTORY [OWNER]
 import os
+import pwd
 import socket
 import sys
 
@@ -60,7 +61,6 @@ os.setxattr(path(b"attributes"), b"user.binary", bytes(range(256)))
 os.setxattr(path(b"attributes"), b"user.large", b"v" * 2000)
 os.setxattr(path(b"empty"), b"user.directory", b"yes")
 write(b"capable", b"x", 0o755)
-os.setxattr(path(b"capable"), b"security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
 write(b"listed", b"x")
 os.system(b"setfacl -m u:33:rw,g:4:r " + path(b"listed") + b" && setfacl -d -m u:33:rwx " + path(b"sticky"))
 
@@ -80,7 +80,15 @@ for number in range(3000):
     with open(path(b"wide", b"file-%04d" % number), "wb") as file:
         file.write(b"line of file %d\n" % number * (number % 90))
 
-# Owners other than the account's.
+# The account's, and one entry that belongs to others. A change of owner takes set-id bits and capabilities off, so
+# these are given again.
+owner = pwd.getpwnam(sys.argv[2]) if len(sys.argv) > 2 else pwd.getpwuid(0)
+for directory, names, files in os.walk(base):
+    for name in [b"."] + names + files:
+        os.lchown(directory + b"/" + name, owner.pw_uid, owner.pw_gid)
+for mode in (0o4755, 0o2755):
+    os.chmod(path(b"mode-%04o" % mode), mode)
+os.setxattr(path(b"capable"), b"security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
 write(b"owned", b"x")
 os.chown(path(b"owned"), 33, 4)
 

@@ -1,0 +1,113 @@
+//! Timers and jobs need neither agent daemon nor controller nor network; what they did is told later, exactly once.
+
+use std::time::{Duration, Instant};
+
+use lab::{Lab, Result, controller::WATCH_SECS};
+
+use crate::fleet::{Fleet, ids, schedule};
+
+/// Three minutely runs, the wait for the first of them, and a busy machine.
+const THREE_RUNS_MAX: Duration = Duration::from_secs(330);
+/// Two polls, and the time that the machine itself needs.
+const TWO_POLLS: Duration = Duration::from_secs(2 * WATCH_SECS + 20);
+
+#[test]
+fn three_due_runs_happen_with_everything_else_dead_and_are_shown_once_each() -> Result<()> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::set_up(&lab)?;
+    fleet
+        .controller
+        .add_schedule(&fleet.id, &schedule("minutely", "minutely"))?;
+    let host = &fleet.server.host;
+    host.cut()?;
+    host.sh("systemctl stop backstay-agentd")?;
+    fleet.controller.stop()?;
+    let before = ids(&fleet.server.history("minutely")?);
+
+    let ended = |wanted: usize| -> Result<bool> {
+        let runs = fleet.server.history("minutely")?;
+        let new: Vec<_> = runs
+            .iter()
+            .filter(|run| !before.contains(&ids(&[(*run).clone()])[0]))
+            .collect();
+        assert!(
+            new.iter()
+                .all(|run| ["ok", "running"].contains(&run["state"].as_str().unwrap())),
+            "{new:?}"
+        );
+        Ok(new.iter().filter(|run| run["state"] == "ok").count() >= wanted)
+    };
+    host.wait_until("three runs", THREE_RUNS_MAX, |_| ended(3))?;
+    assert!(
+        !host
+            .run("systemctl is-active backstay-agentd")?
+            .status
+            .success()
+    );
+    host.sh("systemctl stop backstay-job@minutely.timer")?;
+    host.wait_for(
+        "! systemctl is-active --quiet backstay-job@minutely.service",
+        Duration::from_secs(60),
+    )?;
+
+    let mut runs = fleet.server.history("minutely")?;
+    runs.retain(|run| !before.contains(&ids(std::slice::from_ref(run))[0]));
+    for run in &runs {
+        // On time: begun within seconds of the minute that it answers.
+        let due = run["due_at"].as_str().unwrap();
+        let started = run["started_at"].as_str().unwrap();
+        assert_eq!(due[..17], started[..17], "{run}");
+        assert!(due[17..].starts_with("00"), "{run}");
+    }
+
+    fleet.controller.start()?;
+    host.heal()?;
+    host.sh("systemctl start backstay-agentd")?;
+    let healed = Instant::now();
+    let wanted = ids(&fleet.server.history("minutely")?);
+    host.wait_until("the controller to show the runs", TWO_POLLS, |_| {
+        Ok(ids(&fleet.shown_runs("minutely")?) == wanted)
+    })?;
+    println!(
+        "runs were shown {:.1} s after healing",
+        healed.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+#[test]
+fn agent_killed_in_the_middle_of_a_run_changes_nothing_for_the_run() -> Result<()> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::set_up(&lab)?;
+    fleet
+        .controller
+        .add_schedule(&fleet.id, &schedule("nightly", "daily 02:00"))?;
+    let host = &fleet.server.host;
+    // Large enough that the run is still going when the daemon is killed.
+    host.sh(
+        "head -c 400000000 /dev/urandom > /home/acme/www/large; chown acme: /home/acme/www/large",
+    )?;
+    host.sh("systemctl start --no-block backstay-job@nightly.service")?;
+    host.wait_for(
+        "systemctl show -p StatusText backstay-job@nightly.service | grep -q .",
+        Duration::from_secs(30),
+    )?;
+    host.sh("systemctl kill -s KILL backstay-agentd")?;
+    host.wait_until("the run's end", crate::fleet::RUN_MAX, |_| {
+        Ok(fleet
+            .server
+            .history("nightly")?
+            .first()
+            .is_some_and(|run| run["state"] != "running"))
+    })?;
+    let runs = fleet.server.history("nightly")?;
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    assert_eq!(runs[0]["state"], "ok", "{}", runs[0]);
+    // systemd starts the daemon again by itself, and the run is told once.
+    let wanted = ids(&runs);
+    host.wait_until(
+        "the controller to show the run",
+        TWO_POLLS + Duration::from_secs(30),
+        |_| Ok(ids(&fleet.shown_runs("nightly")?) == wanted),
+    )
+}
