@@ -7,6 +7,9 @@
     reason = "in a test, and in what only tests call, a panic is how a promise is found broken"
 )]
 
+mod bad_input;
+mod bad_orders;
+mod bad_sources;
 mod dashboard;
 mod fleet;
 mod incremental;
