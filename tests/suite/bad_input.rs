@@ -59,8 +59,10 @@ impl Bench {
             .server
             .host
             .run(&format!("backstayctl --json schedule run {schedule}"))?;
-        let record = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let record = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            let unit = format!("backstay-job@{schedule}.service");
+            panic!("{error}: {output:?}\n{}", self.server.host.journal(&unit))
+        });
         Ok((output.status.code().unwrap(), record))
     }
 
@@ -236,9 +238,9 @@ fn state_that_cannot_be_written_is_said_in_the_journal_and_hurts_nothing() -> Re
     host.sh("systemctl stop backstay-agentd")?;
     close("ledger")?;
     host.sh("systemctl start --no-block backstay-job@nightly")?;
-    host.wait_for("systemctl is-failed backstay-job@nightly", SOON)?;
-    let said =
-        host.sh("journalctl -o cat -u backstay-job@nightly | grep -E '^(cannot|recording)'")?;
+    let journal = "journalctl -o cat -u backstay-job@nightly | grep -E '^(cannot|recording)'";
+    host.wait_for(&format!("{journal} | grep -q ^recording"), SOON)?;
+    let said = host.sh(journal)?;
     insta::assert_snapshot!(said, @"
     cannot back up nightly: the ledger /var/lib/backstay/ledger/ledger.db cannot be written: Read-only file system (os error 30); nothing was begun
     recording the end of nightly: the ledger /var/lib/backstay/ledger/ledger.db cannot be written: Read-only file system (os error 30)
