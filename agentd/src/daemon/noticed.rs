@@ -1,6 +1,7 @@
 //! What happens on the server, told by the kernel: nothing here polls.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,9 @@ enum Kind {
     Identity,
     /// What people write.
     Configuration,
+    /// What apply keeps. Only some of it is news: the status is written whenever it is asked for,
+    /// and looking because of it would never end.
+    Generations,
     /// Units of systemd.
     Units,
 }
@@ -60,7 +64,7 @@ impl Noticed {
         ] {
             noticed.add(&path, Kind::Configuration);
         }
-        noticed.add(&places.state("generations"), Kind::Configuration);
+        noticed.add(&places.state("generations"), Kind::Generations);
         noticed.add_units();
         Ok(noticed)
     }
@@ -183,6 +187,11 @@ fn read(queue: &OwnedFd, watches: &HashMap<i32, Kind>) -> io::Result<Vec<Kind>> 
                 } else {
                     watches.get(&event.wd()).copied()
                 };
+                let name = event.file_name().map(CStr::to_bytes).unwrap_or_default();
+                let kind = match kind {
+                    Some(Kind::Generations) => is_news(name).then_some(Kind::Configuration),
+                    kind => kind,
+                };
                 kinds.extend(kind.filter(|kind| !kinds.contains(kind)));
             }
             Err(error) if error == rustix::io::Errno::WOULDBLOCK && !kinds.is_empty() => {
@@ -190,5 +199,37 @@ fn read(queue: &OwnedFd, watches: &HashMap<i32, Kind>) -> io::Result<Vec<Kind>> 
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// True for the files of apply that change when the configuration in force does.
+fn is_news(name: &[u8]) -> bool {
+    [
+        &b"applied.json"[..],
+        b"rejected.json",
+        b"current",
+        b"in-force",
+    ]
+    .contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_status_that_is_asked_for_is_no_news() {
+        let root = tempfile::tempdir().unwrap();
+        let places = Places::below(root.path());
+        let generations = places.state("generations");
+        for directory in [&generations, &places.state("ledger")] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        let noticed = Noticed::open(&places).unwrap();
+        let news = || read(noticed.queue.get_ref(), &noticed.watches);
+        std::fs::write(generations.join("status.json"), "{}").unwrap();
+        assert_eq!(news().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::fs::write(generations.join("applied.json"), "{}").unwrap();
+        assert_eq!(news().unwrap(), [Kind::Configuration]);
     }
 }
