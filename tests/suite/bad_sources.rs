@@ -1,4 +1,5 @@
-//! Files and databases that change, vanish or fail while they are read: the run goes on, says so, and is not ok.
+//! Files and databases that change, vanish or fail while they are read: the run goes on, and says what it lacks. A file
+//! that never stands still is in `repository/tests/round_trip.rs`, where its changes come exactly when they are to.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ const SOON: Duration = Duration::from_secs(60);
 const INTERRUPT: &str = r#"
 set -u
 backstayctl --json schedule run "$1" >/run/record & run=$!
-unit=backstay-job@$1.service seen=
-until [ -n "$seen" ] || ! kill -0 $run 2>/dev/null; do
-    pid=$(systemctl show -P MainPID "$unit")
-    if [ "$pid" != 0 ] && eval "$2"; then kill -STOP "$pid"; seen=1; fi
+unit=backstay-job@$1.service pid=0 seen=
+while [ "$pid" = 0 ] && kill -0 $run 2>/dev/null; do pid=$(systemctl show -P MainPID "$unit"); done
+until [ -n "$seen" ] || ! kill -0 "$pid" 2>/dev/null; do
+    if eval "$2"; then kill -STOP "$pid"; seen=1; fi
 done
 [ -n "$seen" ] || { echo "the run ended before $2"; exit 99; }
 eval "$3"
@@ -44,36 +45,33 @@ fn files_that_change_vanish_or_have_odd_names_stop_nothing() -> Result<()> {
     let host = &bench.server.host;
     bench.schedule("moving", "web", "\"local\"")?;
     host.sh(
-        "set -e; cd /home/acme/www; head -c 40000000 /dev/urandom > a-big; head -c 20000000 /dev/urandom > b-log; echo gone > z-gone; \
+        "set -e; cd /home/acme/www; head -c 80000000 /dev/urandom > a-big; echo gone > z-gone; \
          mkdir z-tree; echo gone > z-tree/leaf",
     )?;
-    // One file changes once while it is read, one all the time; a file and a tree are gone when their turn comes.
-    host.sh(
-        "systemd-run -q --unit=writer bash -c 'while :; do echo x >> /home/acme/www/b-log; done'",
-    )?;
+    // One file changes while it is read; a file and a tree are gone when their turn comes.
     let shown = interrupted(
         &bench,
         "moving",
-        "ls -l /proc/$pid/fd 2>/dev/null | grep -q www/a-big",
+        // Without a new process for each look, so that no file is read too fast to be seen.
+        "open=1; for fd in /proc/$pid/fd/*; do [ $fd -ef /home/acme/www/a-big ] && open=0; done; [ $open = 0 ]",
         "cd /home/acme/www; rm -r z-gone z-tree; printf changed | dd of=a-big conv=notrunc status=none",
     )?;
-    host.sh("systemctl stop writer")?;
     insta::assert_snapshot!(shown, @"
     exit 3, partial
     local: the key of this schedule opens nothing there yet; snapshots that another key opens are left as they are, and this run begins anew
-    a file of acme.1000 was not backed up: changed while it was read; what was read last is kept
     a file or directory was not backed up: No such file or directory (os error 2)
     a file or directory was not backed up: No such file or directory (os error 2)
     local: snapshot [id], [size] stored
-    15 entries, [size]; [size] stored; 1 of 1 copy; 3 objects failed
+    14 entries, [size]; [size] stored; 1 of 1 copy; 2 objects failed
     ");
     host.sh(
         "set -e; rm -rf /root/out; backstayctl restore moving --to /root/out; \
-         cmp /root/out/acme.1000/files/home/acme/www/a-big /home/acme/www/a-big; \
-         head -c 20000000 /home/acme/www/b-log | cmp -n 20000000 - /root/out/acme.1000/files/home/acme/www/b-log",
+         cmp /root/out/acme.1000/files/home/acme/www/a-big /home/acme/www/a-big",
     )?;
 
-    host.sh("cd /home/acme/www; rm a-big b-log; echo 1 > $'new\\nline'; echo 2 > $'\\xff\\xfe'; echo 3 > ' '")?;
+    host.sh(
+        "cd /home/acme/www; rm a-big; echo 1 > $'new\\nline'; echo 2 > $'\\xff\\xfe'; echo 3 > ' '",
+    )?;
     assert!(bench.attempt("moving")?.starts_with("exit 0, ok"));
     insta::assert_snapshot!(
         bench.type_in("backstayctl ls moving latest acme.1000/files/home/acme/www | sed -E '1d; s/.*:[0-9]{2}  //'")?,
