@@ -11,6 +11,8 @@ mod bad_input;
 mod bad_orders;
 mod bad_sources;
 mod dashboard;
+mod drift;
+mod exactly_once;
 mod fleet;
 mod incremental;
 mod lab_garage;

@@ -18,7 +18,7 @@ fn reloads(host: &Host) -> Result<usize> {
 
 /// Gives the timers that systemd will fire, by name.
 fn armed(host: &Host) -> Result<Vec<String>> {
-    let script = "systemctl list-timers --no-legend 'backstay-job@*' | grep -oE 'backstay-job@[^ ]+\\.timer' | sort";
+    let script = "systemctl list-timers --no-legend 'backstay-job@*' | grep -vE '^(n/a|-) ' | grep -oE 'backstay-job@[^ ]+\\.timer' | sort";
     Ok(host.sh(script)?.lines().map(ToOwned::to_owned).collect())
 }
 
@@ -98,6 +98,32 @@ fn edited_calendar_fires_nothing_and_a_removed_schedule_leaves_no_timer() -> Res
             "0"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn masked_timer_stays_masked_and_is_told() -> Result<()> {
+    let lab = Lab::new()?;
+    let server = prepared(lab.host("web").boot()?)?;
+    server.configure(
+        FILE,
+        &(one("nightly", "daily 02:00") + &one("other", "daily 03:00")),
+    )?;
+    server.apply()?;
+    server
+        .host
+        .sh("systemctl mask --now --quiet backstay-job@nightly.timer")?;
+    let told = server.host.run("backstayctl plan")?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("nightly") && told.contains("mask"), "{told}");
+    server.host.run("backstayctl apply")?;
+    assert_eq!(
+        server
+            .host
+            .sh("systemctl is-enabled backstay-job@nightly.timer || true")?,
+        "masked\n"
+    );
+    assert_eq!(armed(&server.host)?, ["backstay-job@other.timer"]);
     Ok(())
 }
 
