@@ -218,26 +218,26 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), LedgerError> 
     connection
         .pragma_update(None, "cache_size", -1024)
         .map_err(at)?;
-    if check_version(connection, path)? == 0 {
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
+    check_version(connection, path)?;
+    // Also where nothing is to be made: whoever opens the side files in the moment in which another
+    // process makes them may get them for reading only, and would learn it at the first change.
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(at)?;
+    // Another process may have made the tables while this one waited.
+    let found: i64 = transaction
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(at)?;
+    if found == 0 {
+        transaction.execute_batch(TABLES).map_err(at)?;
+        transaction
+            .pragma_update(None, "user_version", VERSION)
             .map_err(at)?;
-        // Another process may have made the tables while this one waited.
-        let found: i64 = transaction
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(at)?;
-        if found == 0 {
-            transaction.execute_batch(TABLES).map_err(at)?;
-            transaction
-                .pragma_update(None, "user_version", VERSION)
-                .map_err(at)?;
-        }
-        transaction.commit().map_err(at)?;
     }
-    Ok(())
+    transaction.commit().map_err(at)
 }
 
-fn check_version(connection: &Connection, path: &Path) -> Result<i64, LedgerError> {
+fn check_version(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|source| LedgerError::Open {
@@ -251,7 +251,7 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, LedgerErro
             known: VERSION,
         });
     }
-    Ok(found)
+    Ok(())
 }
 
 fn show(path: &Path) -> String {
