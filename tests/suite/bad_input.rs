@@ -271,6 +271,22 @@ fn state_that_cannot_be_written_is_said_in_the_journal_and_hurts_nothing() -> Re
 }
 
 #[test]
+fn ledger_that_root_looks_at_costs_no_run() -> Result<()> {
+    let lab = Lab::new()?;
+    let bench = Bench::set_up(lab.host("web").boot()?)?;
+    // Where root makes the side file by looking, others may only read it for a moment; here for a longer one. The
+    // daemon has the ledger open, so the file is one that can be read.
+    let side = "/var/lib/backstay/ledger/ledger.db-shm";
+    bench.server.host.sh(&format!(
+        "set -e; systemctl is-active --quiet backstay-agentd; chmod 0640 {side}; \
+         systemd-run -q --on-active=700ms --timer-property=AccuracySec=1ms chmod 0660 {side}"
+    ))?;
+    let (code, run) = bench.run("nightly")?;
+    assert_eq!((code, &run["state"]), (0, &Value::from("ok")), "{run}");
+    Ok(())
+}
+
+#[test]
 fn destination_that_is_full_keeps_what_it_has_and_takes_the_next_run_that_fits() -> Result<()> {
     let lab = Lab::new()?;
     let host = lab.host("web").memory("/srv/small", 3).boot()?;
