@@ -25,8 +25,7 @@ pub enum StorePlace {
 pub enum PlaceError {
     /// The destination needs a credential, and none was given.
     #[error(
-        "the destination needs a credential and has none: 'backstayctl credential set' stores it, \
-         'backstayctl apply' gives it to the jobs"
+        "the destination needs a credential and has none: 'backstayctl credential set' gives it one"
     )]
     NoCredential,
     /// The credential is there and cannot be read.
