@@ -29,7 +29,8 @@ const CONDEMNED_COUNT_MAX: usize = 50_000;
 /// What pruning needs from outside.
 #[derive(Clone, Copy)]
 pub struct PruneOptions<'a> {
-    /// How long condemned packs stay, for readers that began before; usually a day.
+    /// How long condemned packs stay, for readers that began before; usually a day. With 0 they go
+    /// at once.
     pub grace_secs: u32,
     /// Tells the time.
     pub clock: &'a dyn Clock,
@@ -42,7 +43,7 @@ pub struct PruneOptions<'a> {
 /// What pruning did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PruneReport {
-    /// Packs that are now condemned.
+    /// Packs that were condemned and are still there.
     pub condemned_packs: u64,
     /// Condemned packs that were deleted.
     pub deleted_packs: u64,
@@ -123,6 +124,11 @@ impl Domain {
         if !dead.is_empty() {
             self.condemn(&index, &dead, options)?;
             report.condemned_packs = dead.len() as u64;
+            if options.grace_secs == 0 {
+                // No reader is waited for.
+                self.delete_condemned(&self.load_index()?, options, &mut report)?;
+                report.condemned_packs = 0;
+            }
         }
         Ok(report)
     }
