@@ -79,6 +79,15 @@ pub fn snapshots(
             domain: arguments.place.open(),
         }],
     };
+    show_reached(reached, screen)
+}
+
+/// Shows the snapshots at each place.
+///
+/// # Errors
+///
+/// When none of them can be read.
+pub fn show_reached(reached: Vec<Reached>, screen: &mut Screen) -> Result<Exit, Problem> {
     let mut rows = Vec::new();
     let mut problems = Vec::new();
     for one in reached {
@@ -245,8 +254,22 @@ pub fn ls(server: &Server, arguments: &LsArguments, screen: &mut Screen) -> Resu
             .map_or(&b""[..], |path| path.as_encoded_bytes()),
     )?;
     let opened = open(reached, &word)?;
-    let entries = entries(&opened, &path, arguments.recursive)?;
-    show_entries(&entries, &path, screen)?;
+    show_directory(&opened, &path, arguments.recursive, screen)
+}
+
+/// Shows a directory of a snapshot, or one entry that is none.
+///
+/// # Errors
+///
+/// When the snapshot holds no such path or cannot be read.
+pub fn show_directory(
+    opened: &Opened,
+    path: &TreePath,
+    recursive: bool,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let entries = entries(opened, path, recursive)?;
+    show_entries(&entries, path, screen)?;
     Ok(Exit::Done)
 }
 

@@ -17,6 +17,7 @@ use crate::join::{self, JoinArguments};
 use crate::key::{self, KeyVerb};
 use crate::pages;
 use crate::problem::Problem;
+use crate::repo::{self, RepoVerb};
 use crate::restore::{self, RestoreArguments};
 use crate::run::{self, RunArguments};
 use crate::schedule;
@@ -81,6 +82,12 @@ enum Verb {
     Ls(LsArguments),
     /// Restore a snapshot or a part of it
     Restore(RestoreArguments),
+    /// Back up, restore and look after a repository with its key alone
+    ///
+    /// No agent and no controller are needed, on any machine. Do not write by hand to what a
+    /// schedule's runs write to meanwhile.
+    #[command(subcommand)]
+    Repo(RepoVerb),
     /// Show the key that opens a schedule's backups
     #[command(subcommand)]
     Key(KeyVerb),
@@ -137,6 +144,7 @@ fn run(verb: Verb, server: &Server, screen: &mut Screen) -> Result<Exit, Problem
         Verb::Snapshots(arguments) => browse::snapshots(server, &arguments, screen),
         Verb::Ls(arguments) => browse::ls(server, &arguments, screen),
         Verb::Restore(arguments) => restore::restore(server, &arguments, screen),
+        Verb::Repo(verb) => repo::repo(&verb, screen),
         Verb::Key(verb) => key::key(server, &verb, screen),
         Verb::Join(arguments) => join::join(server, &arguments),
         Verb::Status(arguments) => status::status(server, &arguments, screen),

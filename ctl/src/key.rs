@@ -100,7 +100,12 @@ pub fn load(server: &Server, name: &ScheduleName) -> Result<ScheduleKey, Problem
     Ok(ScheduleKey::from_bytes(key))
 }
 
-fn write(path: &Path, text: &Secret) -> Result<(), Problem> {
+/// Writes a key to a new file that only its owner can read.
+///
+/// # Errors
+///
+/// When the file exists or cannot be written.
+pub fn write(path: &Path, text: &Secret) -> Result<(), Problem> {
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -20,6 +20,7 @@ pub mod pages;
 pub mod problem;
 pub mod prompt;
 pub mod reach;
+pub mod repo;
 pub mod restore;
 pub mod run;
 pub mod schedule;
@@ -28,5 +29,6 @@ pub mod secrets;
 pub mod server;
 pub mod status;
 pub mod time;
+pub mod watch;
 
 pub use cli::main;

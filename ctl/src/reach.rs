@@ -39,6 +39,21 @@ pub struct Reached {
     pub domain: Result<Domain, Problem>,
 }
 
+/// The same for verbs that need no server at all.
+#[derive(Debug, Clone, Args)]
+pub struct RepoArguments {
+    /// Where the backups are: a directory, or s3://BUCKET/PATH?endpoint=URL&region=NAME
+    #[arg(long, value_name = "PLACE")]
+    repo: String,
+    /// The file with the key; "-" asks for it
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// The file with access key id and secret access key, one line each or as TOML; asked for when
+    /// not given
+    #[arg(long, value_name = "FILE")]
+    access_key_file: Option<PathBuf>,
+}
+
 impl PlaceArguments {
     /// True when a place was given, so that nothing of this server is looked at.
     pub const fn is_given(&self) -> bool {
@@ -51,32 +66,70 @@ impl PlaceArguments {
     ///
     /// When place or key are not understood, the place cannot be reached, or the key is another's.
     pub fn open(&self) -> Result<Domain, Problem> {
-        let repo = self.repo.as_deref().unwrap_or_default();
-        let key = ScheduleKey::parse(self.key_text()?.reveal()).map_err(|error| {
+        let (Some(repo), Some(key_file)) = (self.repo.clone(), self.key_file.clone()) else {
+            return Err(Problem::new(Exit::Usage, "--key-file is missing"));
+        };
+        let access_key_file = self.access_key_file.clone();
+        let repo = RepoArguments {
+            repo,
+            key_file,
+            access_key_file,
+        };
+        repo.open()
+    }
+}
+
+impl RepoArguments {
+    /// Gives the path of the key file.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file
+    }
+
+    /// Opens the place.
+    ///
+    /// # Errors
+    ///
+    /// As [`PlaceArguments::open`].
+    pub fn open(&self) -> Result<Domain, Problem> {
+        let key = self.key()?;
+        ops::open_domain(&self.place()?, &key).map_err(|error| open_problem(&error))
+    }
+
+    /// Reads the key.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or is none.
+    pub fn key(&self) -> Result<ScheduleKey, Problem> {
+        let text = if self.key_file == Path::new("-") {
+            prompt::secret("Schedule key: ")?
+        } else {
+            secrets::file(&self.key_file, "the schedule key")?
+        };
+        ScheduleKey::parse(text.reveal()).map_err(|error| {
             Problem::new(Exit::Usage, "cannot understand the schedule key")
                 .because(&error)
                 .hint("the key is the line that 'backstayctl key export SCHEDULE' shows")
-        })?;
-        let credential = self.credential(repo)?;
-        let place = StorePlace::parse(repo, credential.as_ref()).map_err(|error| {
+        })
+    }
+
+    /// Reads where it is, and what is needed to get there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not understood, or the access key cannot be read.
+    pub fn place(&self) -> Result<StorePlace, Problem> {
+        let credential = self.credential()?;
+        StorePlace::parse(&self.repo, credential.as_ref()).map_err(|error| {
             Problem::new(Exit::Usage, "cannot understand --repo")
                 .because(&error)
                 .hint("--repo /srv/backup")
                 .hint("--repo 's3://BUCKET/PATH?endpoint=https://s3.example.net'")
-        })?;
-        ops::open_domain(&place, &key).map_err(|error| open_problem(&error))
+        })
     }
 
-    fn key_text(&self) -> Result<Secret, Problem> {
-        match self.key_file.as_deref() {
-            None => Err(Problem::new(Exit::Usage, "--key-file is missing")),
-            Some(path) if path == Path::new("-") => prompt::secret("Schedule key: "),
-            Some(path) => secrets::file(path, "the schedule key"),
-        }
-    }
-
-    fn credential(&self, repo: &str) -> Result<Option<Secret>, Problem> {
-        if !repo.starts_with("s3://") {
+    fn credential(&self) -> Result<Option<Secret>, Problem> {
+        if !self.repo.starts_with("s3://") {
             return Ok(None);
         }
         let credential = match &self.access_key_file {

@@ -2,17 +2,13 @@
 //! program, with neither agent nor controller.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
 
 use clap::Args;
-use edge::{Event, Monitor, Phase, TreePath};
-use indicatif::ProgressBar;
-use ledger::{Command, CommandState, Progress};
-use model::{
-    ByteCount, CommandId, DestinationName, Exit, Instant, RunId, ScheduleName, SnapshotId,
-};
-use ops::{RestoreError, RestoreOutcome, RestoreTo};
+use edge::TreePath;
+use ledger::{Command, CommandState};
+use model::{CommandId, DestinationName, Exit, Instant, ScheduleName, SnapshotId};
+use ops::{Domain, RestoreError, RestoreOutcome, RestoreTo};
 use protocol::RestoreTarget;
 use protocol::control::ControlRequest;
 use serde::{Deserialize, Serialize};
@@ -26,6 +22,7 @@ use crate::reach::{self, PlaceArguments, Reached, repository_problem};
 use crate::screen::{Screen, Tone, plain, toned};
 use crate::server::{Server, ledger_problem};
 use crate::time::now;
+use crate::watch::Watch;
 
 /// How long a queued restore may wait for its unit, in seconds.
 const LAPSES_AFTER_SECS: i64 = 3600;
@@ -117,7 +114,7 @@ pub fn restore(
     let mut words = arguments.words.iter();
     if arguments.place.is_given() {
         let word = snapshot_word(words.next());
-        return straight(arguments, &word, path.as_ref(), screen);
+        return straight(arguments, &word, path, screen);
     }
     let name = schedule_name(words.next())?;
     let word = snapshot_word(words.next());
@@ -317,22 +314,36 @@ fn show(ended: &Ended, screen: &mut Screen) -> Result<(), Problem> {
 fn straight(
     arguments: &RestoreArguments,
     word: &str,
-    only: Option<&TreePath>,
+    only: Option<TreePath>,
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
     let Some(directory) = &arguments.to else {
         return Err(Problem::new(Exit::Usage, "--to is missing"));
     };
+    let to = RestoreTo::Directory(directory.clone());
+    into_directory(arguments.place.open()?, &(word, only), &to, screen)
+}
+
+/// Restores a snapshot of a domain, or what lies within a path of it, with this program alone.
+///
+/// # Errors
+///
+/// When it cannot begin. What could not be restored is shown, and the exit code is 3.
+pub fn into_directory(
+    domain: Domain,
+    (word, only): &(&str, Option<TreePath>),
+    to: &RestoreTo,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
     let reached = vec![Reached {
         destination: None,
-        domain: Ok(arguments.place.open()?),
+        domain: Ok(domain),
     }];
     let Opened { view, snapshot, .. } = browse::open(reached, word)?;
-    let watch = Watch::new();
-    let to = RestoreTo::Directory(directory.clone());
-    let outcome = ops::restore(&view, &snapshot, only, &to, &watch)
-        .map_err(|error| restore_problem(&error, directory))?;
-    watch.bar.finish_and_clear();
+    let watch = Watch::new("restore");
+    let outcome = ops::restore(&view, &snapshot, only.as_ref(), to, &watch)
+        .map_err(|error| restore_problem(&error, to))?;
+    drop(watch);
     let exit = if outcome.failed == 0 {
         Exit::Done
     } else {
@@ -361,71 +372,21 @@ fn ended(outcome: RestoreOutcome) -> Ended {
     }
 }
 
-fn restore_problem(error: &RestoreError, directory: &Path) -> Problem {
-    let what = format!("cannot restore into {}", directory.display());
+fn restore_problem(error: &RestoreError, to: &RestoreTo) -> Problem {
+    let what = match to {
+        RestoreTo::InPlace { .. } => "cannot restore in place".to_owned(),
+        RestoreTo::Directory(directory)
+        | RestoreTo::PlainDirectory(directory)
+        | RestoreTo::CompleteDirectory(directory) => {
+            format!("cannot restore into {}", directory.display())
+        }
+    };
     match error {
         RestoreError::Repository(error) => repository_problem(&what, error),
         RestoreError::Target(_) | RestoreError::Users(_) | RestoreError::Nothing(_) => {
             Problem::new(Exit::Failed, what)
                 .because(error)
                 .hint("name a directory that is empty or does not exist")
-        }
-    }
-}
-
-/// Shows on a terminal how far the restore is.
-struct Watch {
-    bar: ProgressBar,
-    phase: Mutex<&'static str>,
-}
-
-impl Watch {
-    fn new() -> Self {
-        let bar = ProgressBar::new_spinner();
-        bar.enable_steady_tick(std::time::Duration::from_millis(120));
-        Self {
-            bar,
-            phase: Mutex::new("opening"),
-        }
-    }
-}
-
-impl Monitor for Watch {
-    fn event(&self, event: Event<'_>) {
-        let mut phase = self
-            .phase
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match event {
-            Event::Phase(next) => {
-                *phase = match next {
-                    Phase::Planning => "planning",
-                    Phase::Restoring => "restoring",
-                    _ => "working",
-                };
-                self.bar.set_message(*phase);
-            }
-            Event::Progress {
-                entries,
-                bytes,
-                bytes_expected,
-            } => follow::set(
-                &self.bar,
-                &Progress {
-                    id: RunId::from_bytes([0; 16]),
-                    schedule: String::new(),
-                    work: "restore".to_owned(),
-                    phase: (*phase).to_owned(),
-                    entries,
-                    bytes,
-                    bytes_expected: bytes_expected.filter(|bytes| *bytes > ByteCount::ZERO),
-                    started_at: Instant::default(),
-                },
-            ),
-            Event::Object(_)
-            | Event::Note(_)
-            | Event::Failed { .. }
-            | Event::DestinationLost { .. } => {}
         }
     }
 }

@@ -96,6 +96,15 @@ pub enum OpenError {
     /// The repository cannot be opened.
     #[error(transparent)]
     Repository(#[from] repository::RepositoryError),
+    /// The directory for a new one cannot be made.
+    #[error("making the directory {path}", path = path.display())]
+    Directory {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 impl OpenError {
@@ -110,6 +119,7 @@ impl OpenError {
                 _ => model::Exit::Failed,
             },
             Self::Place(_) => model::Exit::Usage,
+            Self::Directory { .. } => model::Exit::Failed,
         }
     }
 }

@@ -8,6 +8,7 @@ mod forget;
 mod lock;
 mod place;
 mod restore;
+mod standalone;
 
 pub use backup::{BackupOutcome, BackupPlan, RunDestination, back_up_schedule};
 pub use browse::{OpenError, SnapshotRow, list, open_domain, open_snapshot, snapshots_at};
@@ -15,7 +16,11 @@ pub use credential::{CredentialError, S3Credential};
 pub use forget::Forgotten;
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
-    Domain, KeyTextError, RepositoryError, ScheduleKey, Snapshot, SnapshotStatus, View,
+    BackupCounts, Candidate, CheckDepth, CheckReport, Domain, Keep, KeyTextError, PruneOptions,
+    PruneReport, RepositoryError, ScheduleKey, Snapshot, SnapshotStatus, View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;
+pub use standalone::{
+    LockError, TreeBackup, TreeBackupError, TreeSnapshot, WriteLock, back_up_trees, create_domain,
+};

@@ -23,6 +23,9 @@ pub enum RestoreTo {
     Directory(PathBuf),
     /// The same for a directory that somebody else named: no link may be on the way to it.
     PlainDirectory(PathBuf),
+    /// Into a directory, as root with all that gives rights, too: set-id bits, capabilities,
+    /// devices. For trees that the restoring person backed up.
+    CompleteDirectory(PathBuf),
 }
 
 /// Says why a restore could not begin, or broke off.
@@ -73,16 +76,17 @@ pub fn restore(
 ) -> Result<RestoreOutcome, RestoreError> {
     let users = Users::load().map_err(RestoreError::Users)?;
     match to {
-        RestoreTo::Directory(directory) | RestoreTo::PlainDirectory(directory) => {
+        RestoreTo::Directory(directory)
+        | RestoreTo::PlainDirectory(directory)
+        | RestoreTo::CompleteDirectory(directory) => {
             let privileged = rustix::process::geteuid().is_root();
-            let owners = if privileged {
-                Owners::Recorded
-            } else {
-                Owners::Restorer
-            };
-            let policy = Policy {
-                owners,
-                ..Policy::CUSTOMER
+            let policy = match to {
+                _ if !privileged => Policy {
+                    owners: Owners::Restorer,
+                    ..Policy::CUSTOMER
+                },
+                RestoreTo::CompleteDirectory(_) => Policy::COMPLETE,
+                _ => Policy::CUSTOMER,
             };
             let base = TreePath::root();
             let open = match to {

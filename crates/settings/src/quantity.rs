@@ -30,7 +30,11 @@ const BYTE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// Reads a duration like `30d` or `1h30m` as whole seconds.
-pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+///
+/// What is wrong with it, with an example.
+pub fn seconds(text: &str) -> Result<u64, String> {
     let example = "write for example \"30m\", \"12h\" or \"30d\"";
     let mut rest = text.trim();
     let mut total = 0u64;

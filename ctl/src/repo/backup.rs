@@ -1,0 +1,114 @@
+//! `repo backup`: files and directories of this machine become a snapshot.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use model::{ByteCount, Exit, SnapshotId};
+use ops::{TreeBackup, TreeBackupError, TreeSnapshot};
+use serde::Serialize;
+
+use super::{SystemClock, SystemEntropy, host_name, open_for_writing, show_failures};
+use crate::problem::Problem;
+use crate::reach::{RepoArguments, repository_problem};
+use crate::screen::{Screen, Tone, plain, toned};
+use crate::watch::Watch;
+
+/// What to back up.
+#[derive(Debug, Args)]
+pub struct BackupArguments {
+    /// Files and directories, with everything below them on the same file system; no directory on
+    /// the way may be a symbolic link
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Leave out what matches: a name, or with '/' a path below PATH; '*', '?', '[a-z]' and '**'
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// How hard to compress: 0 is not at all, 9 is slow
+    #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=9))]
+    compression: u8,
+    /// The machine's name to keep with the snapshot; this machine's if not given
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    #[command(flatten)]
+    repo: RepoArguments,
+}
+
+/// What was backed up, for programs.
+#[derive(Serialize)]
+struct Ended {
+    snapshot: SnapshotId,
+    entries: u64,
+    unchanged: u64,
+    failed: u64,
+    total_bytes: ByteCount,
+    read_bytes: ByteCount,
+    stored_bytes: ByteCount,
+    failures: Vec<String>,
+}
+
+pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result<Exit, Problem> {
+    let (domain, _lock) = open_for_writing(&arguments.repo)?;
+    let watch = Watch::new("backup");
+    let host = arguments.host.clone().unwrap_or_else(host_name);
+    let trees = TreeBackup {
+        paths: &arguments.paths,
+        excludes: &arguments.exclude,
+        host: &host,
+        compression: arguments.compression,
+        clock: &SystemClock,
+        entropy: &SystemEntropy,
+        monitor: &watch,
+    };
+    let made = ops::back_up_trees(domain, &trees);
+    drop(watch);
+    let made = made.map_err(|error| problem(&error))?;
+    show(&made, screen)?;
+    Ok(if made.counts.failed == 0 {
+        Exit::Done
+    } else {
+        Exit::Partial
+    })
+}
+
+fn problem(error: &TreeBackupError) -> Problem {
+    let what = "nothing was backed up; earlier snapshots are untouched";
+    match error {
+        TreeBackupError::Repository(error) => repository_problem(what, error),
+        error => Problem::new(error.exit(), what).because(error),
+    }
+}
+
+fn show(made: &TreeSnapshot, screen: &mut Screen) -> Result<(), Problem> {
+    let counts = &made.counts;
+    if screen.is_json() {
+        let failures = made.failures.iter();
+        screen.json(&Ended {
+            snapshot: made.id,
+            entries: counts.entries,
+            unchanged: counts.unchanged,
+            failed: counts.failed,
+            total_bytes: counts.total_bytes,
+            read_bytes: counts.read_bytes,
+            stored_bytes: made.stored_bytes,
+            failures: failures
+                .map(|one| format!("{}: {}", one.object, one.error))
+                .collect(),
+        })?;
+        return Ok(());
+    }
+    show_failures(&made.failures, screen)?;
+    let mut text = format!(
+        "{} entries, {}; {} read, {} stored",
+        counts.entries, counts.total_bytes, counts.read_bytes, made.stored_bytes
+    );
+    let tone = match counts.failed {
+        0 => Tone::Strong,
+        failed => {
+            text = format!("{text}; {failed} could not be read");
+            Tone::Warning
+        }
+    };
+    screen.line(&[toned(format!("{text}."), tone)])?;
+    screen.line(&[plain(format!("Snapshot {}", made.id))])?;
+    Ok(())
+}

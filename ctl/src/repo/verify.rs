@@ -1,0 +1,126 @@
+//! `repo verify`: is everything there that snapshots need, and is it undamaged?
+
+use clap::Args;
+use model::{ByteCount, Exit};
+use ops::{CheckDepth, CheckReport, View};
+use serde::Serialize;
+
+use super::FAILURES_SHOWN_MAX;
+use crate::problem::Problem;
+use crate::reach::{RepoArguments, repository_problem};
+use crate::screen::{Screen, Tone, plain, toned};
+use crate::watch::Watch;
+
+/// What to verify.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Look at snapshots, trees and indexes, and that all packs are there, but read no data
+    #[arg(long)]
+    structure: bool,
+    #[command(flatten)]
+    repo: RepoArguments,
+}
+
+/// What was found, for programs.
+#[derive(Serialize)]
+struct Found {
+    is_sound: bool,
+    snapshots: u64,
+    packs: u64,
+    read_bytes: ByteCount,
+    damaged: u64,
+    damage: Vec<Damaged>,
+    affected: u64,
+    affected_files: Vec<Affected>,
+}
+
+#[derive(Serialize)]
+struct Damaged {
+    object: String,
+    error: String,
+}
+
+#[derive(Serialize)]
+struct Affected {
+    snapshot: String,
+    path: String,
+}
+
+pub(super) fn verify(arguments: &VerifyArguments, screen: &mut Screen) -> Result<Exit, Problem> {
+    let failed = |error: ops::RepositoryError| repository_problem("cannot verify", &error);
+    let view = View::open(arguments.repo.open()?).map_err(failed)?;
+    let depth = if arguments.structure {
+        CheckDepth::Structure
+    } else {
+        CheckDepth::Data
+    };
+    let watch = Watch::new("verify");
+    let report = view.check(depth, &watch).map_err(failed)?;
+    drop(watch);
+    let exit = if report.is_sound() {
+        Exit::Done
+    } else {
+        Exit::Damage
+    };
+    if screen.is_json() {
+        screen.json(&found(report))?;
+    } else {
+        show(&report, screen)?;
+    }
+    Ok(exit)
+}
+
+fn found(report: CheckReport) -> Found {
+    Found {
+        is_sound: report.is_sound(),
+        snapshots: report.snapshots,
+        packs: report.packs,
+        read_bytes: report.read_bytes,
+        damaged: report.damaged,
+        damage: report
+            .damage
+            .into_iter()
+            .map(|one| Damaged {
+                object: one.object,
+                error: one.error,
+            })
+            .collect(),
+        affected: report.affected,
+        affected_files: report
+            .affected_files
+            .into_iter()
+            .map(|one| Affected {
+                snapshot: one.snapshot.to_string(),
+                path: one.path,
+            })
+            .collect(),
+    }
+}
+
+fn show(report: &CheckReport, screen: &mut Screen) -> Result<(), Problem> {
+    for one in report.damage.iter().take(FAILURES_SHOWN_MAX) {
+        screen.line(&[
+            toned("damaged   ", Tone::Bad),
+            plain(format!("{}: {}", one.object, one.error)),
+        ])?;
+    }
+    for one in report.affected_files.iter().take(FAILURES_SHOWN_MAX) {
+        screen.line(&[
+            toned("affected  ", Tone::Bad),
+            plain(format!("{} in snapshot {}", one.path, one.snapshot)),
+        ])?;
+    }
+    let (snapshots, packs, read) = (report.snapshots, report.packs, report.read_bytes);
+    let text = format!("{snapshots} snapshots, {packs} packs, {read} read");
+    let line = if report.is_sound() {
+        toned(format!("Nothing is damaged: {text}."), Tone::Good)
+    } else {
+        let (damaged, affected) = (report.damaged, report.affected);
+        toned(
+            format!("{damaged} objects are damaged, {affected} files affected: {text}."),
+            Tone::Warning,
+        )
+    };
+    screen.line(&[line])?;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! A repository and its key, and nothing else: begun, filled, looked at, restored, tidied, verified.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use serde_json::Value;
+use support::Host;
+
+/// A machine with a tree at `/tree`, a repository at `/srv/backup` and its key.
+struct Alone {
+    host: Host,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let host = Host::empty();
+        host.write("tree/index.php", "<?php // first");
+        host.write("tree/below/large.bin", &"0123456789abcdef".repeat(20_000));
+        host.write("tree/below/cache.tmp", "left out");
+        host.write("srv/.keep", "");
+        let alone = Self { host };
+        let begun = alone.run(&["init", "--label", "web1"]);
+        assert!(begun.ends_with("--- exit 0\n"), "{begun}");
+        alone
+    }
+
+    fn run(&self, verb: &[&str]) -> String {
+        self.host.run(
+            &self
+                .words(verb)
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn words(&self, verb: &[&str]) -> Vec<String> {
+        let (repo, key) = (self.host.path("srv/backup"), self.host.path("key"));
+        let mut words = vec!["repo".to_owned()];
+        words.extend(verb.iter().map(ToString::to_string));
+        words.extend(["--repo".to_owned(), repo, "--key-file".to_owned(), key]);
+        words
+    }
+
+    /// Runs a verb that answers a program.
+    fn ask(&self, verb: &[&str]) -> Value {
+        let mut words = self.words(verb);
+        words.push("--json".to_owned());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let output = self.host.command(&words).output().unwrap();
+        assert!(output.status.success(), "{}", self.host.shown(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn back_up(&self) -> Value {
+        let tree = self.host.path("tree");
+        self.ask(&["backup", &tree, "--exclude", "*.tmp"])
+    }
+
+    fn packs(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![PathBuf::from(self.host.path("srv/backup/d"))];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.iter().any(|part| part == "p") {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn a_repository_is_begun_once_and_its_key_is_private() {
+    let alone = Alone::new();
+    let key = fs::metadata(alone.host.path("key")).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    insta::assert_snapshot!(alone.run(&["init"]));
+    let again = alone.ask(&["init"]);
+    assert_eq!(
+        (&again["is_new"], &again["key_is_new"]),
+        (&false.into(), &false.into())
+    );
+    insta::assert_snapshot!(alone.run(&["snapshots"]));
+}
+
+#[test]
+fn a_tree_comes_back_with_all_its_metadata() {
+    let alone = Alone::new();
+    let tree = PathBuf::from(alone.host.path("tree"));
+    fs::set_permissions(tree.join("index.php"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::hard_link(tree.join("index.php"), tree.join("second name")).unwrap();
+    symlink("below/large.bin", tree.join("link")).unwrap();
+    let made = alone.back_up();
+    assert_eq!(made["failed"], 0);
+    let out = alone.host.path("out");
+    let done = alone.run(&["restore", "--to", &out]);
+    assert!(done.ends_with("--- exit 0\n"), "{done}");
+    let back = PathBuf::from(&out).join(tree.strip_prefix("/").unwrap());
+    for name in ["index.php", "below/large.bin"] {
+        let (was, is) = (tree.join(name), back.join(name));
+        assert_eq!(fs::read(&was).unwrap(), fs::read(&is).unwrap());
+        let (was, is) = (fs::metadata(was).unwrap(), fs::metadata(is).unwrap());
+        assert_eq!(
+            (was.mtime(), was.mtime_nsec()),
+            (is.mtime(), is.mtime_nsec())
+        );
+        let bits = if was.uid() == 0 { 0o7777 } else { 0o777 };
+        assert_eq!(was.mode() & bits, is.mode() & bits, "{name}");
+    }
+    let inode = |name: &str| fs::metadata(back.join(name)).unwrap().ino();
+    assert_eq!(inode("index.php"), inode("second name"));
+    assert_eq!(
+        fs::read_link(back.join("link")).unwrap(),
+        PathBuf::from("below/large.bin")
+    );
+    assert!(!back.join("below/cache.tmp").exists(), "it was excluded");
+}
+
+#[test]
+fn an_unchanged_tree_is_not_read_again() {
+    let alone = Alone::new();
+    let first = alone.back_up();
+    assert!(first["read_bytes"].as_u64() >= Some(320_000), "{first}");
+    // What was written just now may still change within the same tick of the clock.
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    for name in ["tree/index.php", "tree/below/large.bin"] {
+        let file = fs::File::options()
+            .write(true)
+            .open(alone.host.path(name))
+            .unwrap();
+        file.set_modified(old).unwrap();
+    }
+    let second = alone.back_up();
+    assert_eq!(second["entries"], first["entries"]);
+    assert!(second["stored_bytes"].as_u64() < Some(16_384), "{second}");
+    let listed = alone.ask(&["snapshots"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[0]["schedule"], "web1");
+    let tree = alone.host.path("tree/below");
+    let names = alone.ask(&["ls", "latest", &tree]);
+    assert_eq!(names[0]["size_bytes"], 320_000);
+}
+
+#[test]
+fn snapshots_go_by_rules_and_nothing_else_is_lost() {
+    let alone = Alone::new();
+    let first = alone.back_up();
+    let random: String = (0..20_000_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_string())
+        .collect();
+    alone.host.write("tree/below/large.bin", &random);
+    alone.back_up();
+    assert!(alone.run(&["forget"]).ends_with("--- exit 2\n"));
+    let would = alone.ask(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert_eq!(would["forgotten"][0], first["snapshot"]);
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 2);
+    let waiting = alone.ask(&["forget", "--keep-last", "1", "--prune"]);
+    assert_eq!(waiting["pruned"]["deleted_packs"], 0, "{waiting}");
+    assert!(
+        waiting["pruned"]["condemned_packs"].as_u64() >= Some(1),
+        "{waiting}"
+    );
+    let gone = alone.ask(&["prune", "--grace", "0s"]);
+    assert!(gone["deleted_packs"].as_u64() >= Some(1), "{gone}");
+    assert_eq!(alone.ask(&["verify"])["is_sound"], true);
+    let out = alone.host.path("out");
+    alone.ask(&["restore", "--to", &out]);
+    let tree = alone.host.path("tree/below/large.bin");
+    assert_eq!(fs::read(format!("{out}{tree}")).unwrap(), random.as_bytes());
+}
+
+#[test]
+fn with_no_grace_what_nothing_needs_goes_at_once() {
+    let alone = Alone::new();
+    let first = alone.back_up();
+    alone.host.write("tree/below/large.bin", "small now");
+    alone.back_up();
+    let before = alone.packs().len();
+    let id = first["snapshot"].as_str().unwrap();
+    let gone = alone.ask(&["forget", &id[..12], "--prune", "--grace", "0s"]);
+    assert!(
+        gone["pruned"]["deleted_packs"].as_u64() >= Some(1),
+        "{gone}"
+    );
+    assert_eq!(gone["pruned"]["condemned_packs"], 0);
+    assert!(alone.packs().len() < before);
+    assert_eq!(alone.ask(&["verify"])["is_sound"], true);
+}
+
+#[test]
+fn damage_is_found_and_named_with_the_files_it_takes() {
+    let alone = Alone::new();
+    alone.back_up();
+    let sound = alone.run(&["verify"]);
+    assert!(sound.contains("Nothing is damaged: 1 snapshots"), "{sound}");
+    for pack in alone.packs() {
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes
+            .iter_mut()
+            .skip(100)
+            .take(16)
+            .for_each(|byte| *byte ^= 0xff);
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    let shown = alone.run(&["verify"]);
+    assert!(
+        shown.contains("its bytes do not hash to its name"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("/tree/below/large.bin in snapshot "),
+        "{shown}"
+    );
+    assert!(shown.ends_with("--- exit 14\n"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_begun_changes_nothing() {
+    let alone = Alone::new();
+    let absent = alone.host.path("absent");
+    insta::assert_snapshot!(alone.run(&["backup", &absent]));
+    insta::assert_snapshot!(alone.run(&["backup", "../tree"]));
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 0);
+    let held = fs::read_dir(alone.host.path("srv/backup/k"))
+        .unwrap()
+        .next()
+        .unwrap();
+    let held = fs::File::open(held.unwrap().path()).unwrap();
+    held.lock().unwrap();
+    let tree = alone.host.path("tree");
+    insta::assert_snapshot!(alone.run(&["backup", &tree]));
+    drop(held);
+    fs::remove_dir_all(alone.host.path("srv/backup")).unwrap();
+    insta::assert_snapshot!(alone.run(&["backup", &tree]));
+}
