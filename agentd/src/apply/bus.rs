@@ -208,35 +208,35 @@ impl Host for System {
         Ok(states.collect())
     }
 
-    async fn elapses(&self, name: &ScheduleName) -> Result<Elapses, ApplyError> {
-        let unit = timer_unit(name);
-        let doing = format!("say when {unit} elapses");
-        let ask = async {
-            // One call for both: a thousand timers are asked after a large apply.
-            let reply = self
-                .connection
-                .call_method(
-                    Some("org.freedesktop.systemd1"),
-                    object_path(&unit),
-                    Some("org.freedesktop.DBus.Properties"),
-                    "GetAll",
-                    &("org.freedesktop.systemd1.Timer",),
-                )
-                .await?;
-            let body = reply.body();
-            let all: HashMap<String, OwnedVariant> = body.deserialize()?;
-            // 0 stands for "not armed" and "never".
-            let instant = |name: &str| {
-                let micros = u64::try_from(all.get(name)?).ok()?;
-                let micros = i64::try_from(micros).ok().filter(|&m| m > 0);
-                micros.map(Instant::from_micros)
+    async fn elapses(&self, names: &[&ScheduleName]) -> Result<Vec<Elapses>, ApplyError> {
+        let mut waiting = names.iter().map(|name| timer_unit(name)).enumerate();
+        let mut tasks = JoinSet::new();
+        let mut all = vec![Elapses::default(); names.len()];
+        loop {
+            // Several questions under way: a thousand round trips in turn would take seconds.
+            while tasks.len() < JOBS_IN_FLIGHT_MAX
+                && let Some((position, unit)) = waiting.next()
+            {
+                let connection = self.connection.clone();
+                tasks.spawn(async move {
+                    let answer = elapses(&connection, &unit).await;
+                    answer
+                        .map(|elapses| (position, elapses))
+                        .map_err(failed(&format!("say when {unit} elapses")))
+                });
+            }
+            let Some(task) = tasks.join_next().await else {
+                return Ok(all);
             };
-            Ok(Elapses {
-                next: instant("NextElapseUSecRealtime"),
-                last: instant("LastTriggerUSec"),
-            })
-        };
-        ask.await.map_err(failed(&doing))
+            let ended = |error: tokio::task::JoinError| ApplyError::Systemd {
+                doing: "say when timers elapse".to_owned(),
+                detail: error.to_string(),
+            };
+            let (position, answer) = task.map_err(ended)??;
+            if let Some(place) = all.get_mut(position) {
+                *place = answer;
+            }
+        }
     }
 
     async fn enable(&self, units: &[String]) -> Result<(), ApplyError> {
@@ -324,6 +324,31 @@ impl Host for System {
             }
         }
     }
+}
+
+/// Asks for both elapses of a timer in one call.
+async fn elapses(connection: &zbus::Connection, unit: &str) -> zbus::Result<Elapses> {
+    let reply = connection
+        .call_method(
+            Some("org.freedesktop.systemd1"),
+            object_path(unit),
+            Some("org.freedesktop.DBus.Properties"),
+            "GetAll",
+            &("org.freedesktop.systemd1.Timer",),
+        )
+        .await?;
+    let body = reply.body();
+    let all: HashMap<String, OwnedVariant> = body.deserialize()?;
+    // 0 stands for "not armed" and "never".
+    let instant = |name: &str| {
+        let micros = u64::try_from(all.get(name)?).ok()?;
+        let micros = i64::try_from(micros).ok().filter(|&m| m > 0);
+        micros.map(Instant::from_micros)
+    };
+    Ok(Elapses {
+        next: instant("NextElapseUSecRealtime"),
+        last: instant("LastTriggerUSec"),
+    })
 }
 
 /// Lets systemd encrypt one secret, which goes in by standard input.

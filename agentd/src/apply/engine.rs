@@ -26,6 +26,7 @@ use super::observe::{Applied, Intent, Observed, observe};
 use super::paths::Paths;
 use super::plan::{Plan, plan};
 use super::status::{self, Ask};
+use super::verify::verify;
 
 /// From this many timers on, the target starts them in one transaction.
 const START_BY_TARGET_FROM: usize = 16;
@@ -124,7 +125,7 @@ impl<'h, H: Host> Engine<'h, H> {
         let mut outcome = self.outcome(&decision, &plan, &wanted);
         outcome.keys_made = keys::make_missing(self.host, self.paths, &wanted.schedules).await?;
         if !plan.is_empty() || unfinished.is_some() {
-            self.verify_rendered(&plan).await?;
+            verify(self.host, self.paths, &plan.write).await?;
             let former = former(&applied, &observed);
             outcome.reloaded = plan.changes_files() || unfinished.is_some();
             if let Err(error) = self.switch(&wanted, &plan, &observed, unfinished).await {
@@ -236,39 +237,6 @@ impl<'h, H: Host> Engine<'h, H> {
             diff: plan.diff.clone(),
             warnings: wanted.warnings.clone(),
             ..ApplyOutcome::default()
-        }
-    }
-
-    /// Lets systemd read the new files beside the templates only. Its exit status is not enough:
-    /// unknown keys and bad values are only said.
-    async fn verify_rendered(&self, plan: &Plan) -> Result<(), ApplyError> {
-        if plan.write.is_empty() {
-            return Ok(());
-        }
-        let directory = self.paths.generations().join("verify");
-        let clean = || match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(ApplyError::file("remove", &directory)(error))
-            }
-            _ => Ok(()),
-        };
-        clean()?;
-        let mut units = BTreeSet::new();
-        for (path, body) in &plan.write {
-            let file = directory.join(path);
-            let parent = file.parent().unwrap_or(&directory);
-            fs::create_dir_all(parent).map_err(ApplyError::file("make", parent))?;
-            fs::write(&file, body).map_err(ApplyError::file("write", &file))?;
-            if let Some((unit, _)) = path.split_once(".d/") {
-                units.insert(unit.to_owned());
-            }
-        }
-        let units: Vec<String> = units.into_iter().collect();
-        let said = self.host.verify(&directory, &units).await;
-        clean()?;
-        match said?.trim() {
-            "" => Ok(()),
-            said => Err(ApplyError::Rejected(said.to_owned())),
         }
     }
 
@@ -393,42 +361,53 @@ impl<'h, H: Host> Engine<'h, H> {
             return Ok(());
         }
         let states = self.host.timers().await?;
+        let mut waiting = Vec::new();
         for name in touched {
             let Some(wish) = wanted.timers.get(name) else {
                 continue;
             };
-            let unit = timer_unit(name);
-            let wrong = |detail: String| ApplyError::NotArmed {
-                unit: unit.clone(),
-                detail,
-            };
             let state = states.get(name).cloned().unwrap_or_default();
             match state.sub.as_str() {
                 // Its job runs at this moment: it will wait again when the job has ended.
-                "running" => continue,
-                "waiting" => {}
+                "running" => {}
+                "waiting" => waiting.push((name, wish)),
                 _ => {
-                    return Err(wrong(format!(
-                        "its state is {} {}",
-                        state.active, state.sub
-                    )));
+                    return Err(ApplyError::NotArmed {
+                        unit: timer_unit(name),
+                        detail: format!("its state is {} {}", state.active, state.sub),
+                    });
                 }
             }
-            let elapses = self.host.elapses(name).await?;
+        }
+        let names: Vec<&ScheduleName> = waiting.iter().map(|(name, _)| *name).collect();
+        let elapses = self.host.elapses(&names).await?;
+        for ((name, wish), elapses) in waiting.into_iter().zip(elapses) {
             self.seen.borrow_mut().insert(name.clone(), elapses);
-            let Some(next) = elapses.next else {
-                return Err(wrong("systemd has no next elapse for it".to_owned()));
-            };
+            let unit = timer_unit(name);
             // An administrator's own calendar beside ours is theirs to explain.
-            if !observed.is_overridden(&unit) && !wish.explains(next, self.host.now()) {
-                let lines = wish.on_calendar.join(", ");
-                return Err(wrong(format!(
-                    "systemd would elapse at {next}, which {lines} with a delay of up to {}s does not explain",
-                    wish.spread_secs
-                )));
-            }
+            let wish = (!observed.is_overridden(&unit)).then_some(wish);
+            self.explain(unit, wish, elapses)?;
         }
         Ok(())
+    }
+
+    /// Refuses a next elapse that is missing or that the wish does not explain.
+    fn explain(
+        &self,
+        unit: String,
+        wish: Option<&TimerWish>,
+        elapses: Elapses,
+    ) -> Result<(), ApplyError> {
+        let detail = match (elapses.next, wish) {
+            (None, _) => "systemd has no next elapse for it".to_owned(),
+            (Some(next), Some(wish)) if !wish.explains(next, self.host.now()) => format!(
+                "systemd would elapse at {next}, which {} with a delay of up to {}s does not explain",
+                wish.on_calendar.join(", "),
+                wish.spread_secs
+            ),
+            _ => return Ok(()),
+        };
+        Err(ApplyError::NotArmed { unit, detail })
     }
 
     /// Goes back to the former units with the same steps.

@@ -235,14 +235,17 @@ impl Host for Fake {
         Ok(states.collect())
     }
 
-    async fn elapses(&self, name: &ScheduleName) -> Result<Elapses, ApplyError> {
+    async fn elapses(&self, names: &[&ScheduleName]) -> Result<Vec<Elapses>, ApplyError> {
         let loaded = self.loaded.borrow();
-        let timer = loaded.get(name).cloned().unwrap_or_default();
-        let late = i64::from(self.wrong.borrow().as_ref() == Some(name)) * 1234;
-        Ok(Elapses {
-            next: timer.next.map(|at| at.plus_secs(late)),
-            last: timer.last,
-        })
+        let elapses = names.iter().map(|name| {
+            let timer = loaded.get(*name).cloned().unwrap_or_default();
+            let late = i64::from(self.wrong.borrow().as_ref() == Some(*name)) * 1234;
+            Elapses {
+                next: timer.next.map(|at| at.plus_secs(late)),
+                last: timer.last,
+            }
+        });
+        Ok(elapses.collect())
     }
 
     async fn enable(&self, units: &[String]) -> Result<(), ApplyError> {

@@ -71,7 +71,6 @@ fn beside(path: &Path) -> PathBuf {
     parent(path).join(name)
 }
 
-/// Writes the new content next to its place, not synced yet.
 /// Makes the directory of a file; whoever may read the file may look into a directory made for it.
 /// The daemon watches the directories of drop-ins, and the umask of apply would shut it out.
 fn make_directory(directory: &Path, mode: u32) -> Result<(), ApplyError> {
@@ -90,6 +89,7 @@ fn make_directory(directory: &Path, mode: u32) -> Result<(), ApplyError> {
     made.map_err(ApplyError::file("make", directory))
 }
 
+/// Writes the new content next to its place, not synced yet.
 fn write_beside(path: &Path, bytes: &[u8], mode: u32) -> Result<File, ApplyError> {
     let directory = parent(path);
     make_directory(directory, mode)?;

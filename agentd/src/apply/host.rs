@@ -52,8 +52,8 @@ pub(crate) trait Host {
     /// Gives the state of each loaded timer of ours.
     async fn timers(&self) -> Result<BTreeMap<ScheduleName, UnitState>, ApplyError>;
 
-    /// Says when one loaded timer elapses.
-    async fn elapses(&self, name: &ScheduleName) -> Result<Elapses, ApplyError>;
+    /// Says when loaded timers elapse, in the same order.
+    async fn elapses(&self, names: &[&ScheduleName]) -> Result<Vec<Elapses>, ApplyError>;
 
     /// Makes the links of units.
     async fn enable(&self, units: &[String]) -> Result<(), ApplyError>;

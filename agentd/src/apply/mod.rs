@@ -14,6 +14,7 @@ mod paths;
 mod plan;
 mod server;
 mod status;
+mod verify;
 
 #[cfg(test)]
 mod fake;

@@ -144,7 +144,12 @@ async fn timer<H: Host>(
     let seen = engine.seen.borrow().get(name).copied();
     let elapses = match seen {
         Some(elapses) => elapses,
-        None => engine.host.elapses(name).await?,
+        None => engine
+            .host
+            .elapses(&[name])
+            .await?
+            .pop()
+            .unwrap_or_default(),
     };
     status.next_at = elapses.next;
     status.last_at = elapses.last;
