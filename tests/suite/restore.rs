@@ -11,15 +11,13 @@ use serde_json::{Value, json};
 use crate::fleet::{RUN_MAX, schedule};
 
 /// Gives the lines of a tree as a restore of a customer's tree may leave them: nothing that gives rights comes back (set-id
-/// bits and privileged attributes of files), sockets belong to the process that made them, and of several names of one
-/// symbolic link each is a link of its own.
+/// bits and privileged attributes of files), and sockets belong to the process that made them.
 fn as_restored(lines: &str) -> String {
     let kept = |line: &&str| !line.contains(" socket ");
     let line = |line: &str| {
         let words: Vec<_> = line
             .split(' ')
             .filter(|word| !word.starts_with("security."))
-            .filter(|word| !(line.contains(" link ") && word.starts_with("same-as=")))
             .map(|word| match word {
                 "4755" | "2755" if line.contains(" file ") => "0755",
                 other => other,

@@ -172,15 +172,34 @@ impl Restore<'_> {
             | EntryKind::Symlink { .. }
             | EntryKind::Fifo
             | EntryKind::CharDevice { .. }
-            | EntryKind::BlockDevice { .. } => match self.target.create(&node.entry) {
-                Ok(()) => self.restored(0),
-                Err(error) => {
-                    if node.entry.kind == EntryKind::Directory {
-                        self.lost.insert(node.entry.path);
-                    }
-                    self.failed(shown, chain(&error), ErrorClass::Never);
+            | EntryKind::BlockDevice { .. } => self.without_content(node),
+        }
+    }
+
+    /// Restores a directory, or a link, pipe or device, of which further names become hard links.
+    fn without_content(&mut self, node: Node) {
+        let entry = node.entry;
+        let inode = (entry.device, entry.inode);
+        let is_linked = entry.kind != EntryKind::Directory && entry.link_count > 1;
+        let done = match self.first_names.get(&inode).filter(|_| is_linked) {
+            Some(FirstName::Finished(first)) => self.target.link(&entry, first),
+            Some(FirstName::Waiting) | None => self.target.create(&entry),
+        };
+        match done {
+            Ok(()) => {
+                if is_linked {
+                    let first = FirstName::Finished(entry.path);
+                    self.first_names.entry(inode).or_insert(first);
                 }
-            },
+                self.restored(0);
+            }
+            Err(error) => {
+                let shown = entry.path.to_string();
+                if entry.kind == EntryKind::Directory {
+                    self.lost.insert(entry.path);
+                }
+                self.failed(shown, chain(&error), ErrorClass::Never);
+            }
         }
     }
 

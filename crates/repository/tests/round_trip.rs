@@ -34,6 +34,24 @@ fn everything_comes_back_as_it_was() {
 }
 
 #[test]
+fn names_of_one_symbolic_link_stay_one_link() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    for (name, inode, count) in [("a", 7, 2), ("b", 7, 2), ("c", 8, 1), ("d", 9, 2)] {
+        let target = b"where".to_vec();
+        let mut spec = FileSpec::plain(path(name), EntryKind::Symlink { target });
+        spec.entry.inode = inode;
+        spec.entry.link_count = count;
+        source.add(spec);
+    }
+    let id = world.run_well(&store, &source);
+    let (collected, _) = world.restore(&store, id);
+    let links = ["a", "b", "c", "d"].map(|name| collected[&path(name)].link_to.clone());
+    assert_eq!(links, [None, Some(path("a")), None, None]);
+}
+
+#[test]
 fn a_source_without_entries_is_a_snapshot_too() {
     let world = World::new();
     let store = Arc::new(MemoryStore::default());
