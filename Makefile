@@ -2,7 +2,7 @@
 #   make test     everything: formatting, lints, unit tests, packages, and the promises on real hosts (needs root)
 #   make demo     a controller and a server with a WordPress site, shown from end to end; KEEP=0 ends after the proof
 #   make deb      the three packages, into dist/
-#   make bench    backup and restore beside restic, on the same data
+#   make bench    beside restic, rustic and borg on the same data; SETS=linux,hosting,media,dumps TOOLS=backstay,restic RUNS=5
 #   make setup    installs what all of the above need; they call it themselves
 # What is built or fetched is kept in BACKSTAY_CACHE, outside the tree (default: /var/cache/backstay).
 
@@ -25,8 +25,8 @@ demo: setup deb
 test: setup
 	@xtask/test.sh
 
-bench: setup deb
-	@xtask/bench.sh
+bench:
+	@SETS="$(SETS)" TOOLS="$(TOOLS)" RUNS="$(RUNS)" xtask/bench.sh
 
 deb:
 	@xtask/deb.sh
