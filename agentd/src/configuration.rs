@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use model::Instant;
+use model::{Instant, ScheduleName, Scope};
 use serde::{Deserialize, Serialize};
 use settings::{Folders, Problems, Schedule, Settings};
 
@@ -22,11 +22,37 @@ const GENERATION: &str = "generation";
 /// The file of the copy that says since when each schedule is armed under its calendar.
 const ARMED: &str = "armed.json";
 
+/// The file of the copy that lists the accounts that ended.
+const ENDED: &str = "ended.json";
+
+/// The most ended accounts kept; jobs and the daemon settle them much sooner.
+const ENDED_COUNT_MAX: usize = 2000;
+
 /// Since when a schedule is armed. What was due before is nobody's to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Armed {
+    /// The canonical text of its calendar.
     when: String,
     since: Instant,
+    scope: Scope,
+}
+
+/// The account of a schedule that was removed, disabled or given another calendar. What was due
+/// until then is still to be settled, by whoever may write to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Rises with each account that ends.
+    pub number: u64,
+    /// Which schedule.
+    pub schedule: ScheduleName,
+    /// What it backed up.
+    pub scope: Scope,
+    /// The canonical text of its calendar.
+    pub when: String,
+    /// Since when it was armed.
+    pub since: Instant,
+    /// When it ended.
+    pub until: Instant,
 }
 
 /// Reads the configuration in force; before the first apply, what people wrote.
@@ -55,7 +81,13 @@ pub fn load(root: &Path) -> Result<Settings, Problems> {
 pub fn armed_since(root: &Path, schedule: &Schedule) -> Option<Instant> {
     let mut armed = read_armed(&root.join(IN_FORCE));
     let found = armed.remove(schedule.name.as_str())?;
-    (found.when == schedule.when.text()).then_some(found.since)
+    (found.when == schedule.when.canonical()).then_some(found.since)
+}
+
+/// Gives the accounts that ended, oldest first.
+#[must_use]
+pub fn ended(root: &Path) -> Vec<Ended> {
+    read_ended(&root.join(IN_FORCE))
 }
 
 /// Makes what was just applied the configuration in force; does nothing when it is so already.
@@ -70,16 +102,20 @@ pub fn keep(root: &Path, folders: &Folders, settings: &Settings, now: Instant) -
     let armed: BTreeMap<String, Armed> = settings
         .enabled()
         .map(|schedule| {
-            let when = schedule.when.text().to_owned();
+            let when = schedule.when.canonical();
             let before = former.get(schedule.name.as_str());
             let since = before
                 .filter(|armed| armed.when == when)
                 .map_or(now, |armed| armed.since);
-            (schedule.name.to_string(), Armed { when, since })
+            let scope = schedule.scope;
+            let armed = Armed { when, since, scope };
+            (schedule.name.to_string(), armed)
         })
         .collect();
     let mut files = files_of(folders)?;
+    let ended = end(read_ended(&link), &former, &armed, now);
     files.insert(ARMED.into(), serde_json::to_vec(&armed)?);
+    files.insert(ENDED.into(), serde_json::to_vec(&ended)?);
     if files == files_in(&link)? {
         return Ok(());
     }
@@ -118,6 +154,41 @@ pub fn keep(root: &Path, folders: &Folders, settings: &Settings, now: Instant) -
     link.parent().map_or(Ok(()), sync)
 }
 
+/// Adds the accounts that are armed no more to those that ended.
+fn end(
+    mut ended: Vec<Ended>,
+    former: &BTreeMap<String, Armed>,
+    armed: &BTreeMap<String, Armed>,
+    now: Instant,
+) -> Vec<Ended> {
+    let mut number = ended.last().map_or(0, |last| last.number);
+    for (name, before) in former {
+        let goes_on = armed.get(name).is_some_and(|now| now.when == before.when);
+        let Ok(schedule) = ScheduleName::new(name.as_str()) else {
+            continue;
+        };
+        if !goes_on {
+            number = number.saturating_add(1);
+            ended.push(Ended {
+                number,
+                schedule,
+                scope: before.scope,
+                when: before.when.clone(),
+                since: before.since,
+                until: now,
+            });
+        }
+    }
+    let surplus = ended.len().saturating_sub(ENDED_COUNT_MAX);
+    ended.drain(..surplus);
+    ended
+}
+
+fn read_ended(copy: &Path) -> Vec<Ended> {
+    let text = fs::read(copy.join(ENDED)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
 fn read_armed(copy: &Path) -> BTreeMap<String, Armed> {
     let text = fs::read(copy.join(ARMED)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
@@ -126,7 +197,8 @@ fn read_armed(copy: &Path) -> BTreeMap<String, Armed> {
 /// Gives what the copy of these folders holds, by path.
 fn files_of(folders: &Folders) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = files_in(&folders.etc)?;
-    files.retain(|path, _| path != Path::new(ARMED) && path != Path::new(GENERATION));
+    let is_ours = |path: &Path| [ARMED, ENDED, GENERATION].map(Path::new).contains(&path);
+    files.retain(|path, _| !is_ours(path));
     if let Some((number, text)) = &folders.generation {
         files.insert(GENERATION.into(), format!("{number}\n{text}").into_bytes());
     }
@@ -135,7 +207,7 @@ fn files_of(folders: &Folders) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
 
 /// Reads the files that matter below a directory.
 fn files_in(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
-    let mut paths: Vec<PathBuf> = ["agent.toml", "guard.toml", GENERATION, ARMED]
+    let mut paths: Vec<PathBuf> = ["agent.toml", "guard.toml", GENERATION, ARMED, ENDED]
         .map(PathBuf::from)
         .into();
     for part in ["schedules.d", "destinations.d"] {
@@ -269,6 +341,11 @@ mod tests {
         fs::write(&edited, SCHEDULE.replace("02:00", "03:00")).unwrap();
         apply(root.path(), None, 30);
         assert_eq!(since(root.path()), Some(30));
+        // Another zone is another calendar, whatever the text.
+        let agent = root.path().join("etc/backstay/agent.toml");
+        fs::write(agent, "zone = \"Europe/Berlin\"\n").unwrap();
+        apply(root.path(), None, 35);
+        assert_eq!(since(root.path()), Some(35));
         fs::write(
             &edited,
             SCHEDULE.replace("02:00", "03:00") + "enabled = false\n",
@@ -276,5 +353,10 @@ mod tests {
         .unwrap();
         apply(root.path(), None, 40);
         assert_eq!(since(root.path()), None);
+        let spans: Vec<_> = ended(root.path())
+            .iter()
+            .map(|ended| (ended.number, ended.since.secs(), ended.until.secs()))
+            .collect();
+        assert_eq!(spans, [(1, 10, 30), (2, 30, 35), (3, 35, 40)]);
     }
 }

@@ -1,5 +1,6 @@
 //! Keeping the ledger in order: what dead jobs left open gets its end, what is old goes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use ledger::{Ledger, LedgerError};
@@ -23,14 +24,19 @@ pub(super) enum Audience {
 
 pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
     loop {
-        tidy(&mut shared.ledger.borrow_mut(), Audience::Controller);
+        tidy(
+            &mut shared.ledger.borrow_mut(),
+            &shared.places.root,
+            Audience::Controller,
+        );
         tokio::time::sleep(TIDY_EVERY).await;
     }
 }
 
 /// Does it once. A failure is told and nothing more: next time it is tried again.
-pub(super) fn tidy(ledger: &mut Ledger, audience: Audience) {
+pub(super) fn tidy(ledger: &mut Ledger, root: &Path, audience: Audience) {
     crate::job::end_dead_work(ledger);
+    crate::job::settle_ended(ledger, root);
     if let Err(error) = forget(ledger, audience) {
         tracing::warn!("{}", crate::log::chain(&error));
     }
@@ -60,7 +66,7 @@ mod tests {
         let mut ledger = Ledger::open(&directory.path().join("ledger.db")).unwrap();
         drop(ledger.claim_run(&start_of(1).schedule).unwrap());
         ledger.begin_run(&start_of(1)).unwrap();
-        tidy(&mut ledger, Audience::Controller);
+        tidy(&mut ledger, directory.path(), Audience::Controller);
         let found = ledger.runs(&RunFilter::default()).unwrap();
         assert_eq!(found[0].state, RunState::Failed);
         assert!(found[0].summary.contains("cut off"), "{}", found[0].summary);
@@ -76,10 +82,10 @@ mod tests {
         old.finished_at = Some(now().plus_secs(-KEPT_SECS - 10));
         ledger.finish_run(&old).unwrap();
         let count = |ledger: &Ledger| ledger.runs(&RunFilter::default()).unwrap().len();
-        tidy(&mut ledger, Audience::Controller);
+        tidy(&mut ledger, directory.path(), Audience::Controller);
         assert_eq!(count(&ledger), 1);
         ledger.acknowledge(1, now()).unwrap();
-        tidy(&mut ledger, Audience::Controller);
+        tidy(&mut ledger, directory.path(), Audience::Controller);
         assert_eq!(count(&ledger), 0);
     }
 }

@@ -169,7 +169,7 @@ async fn serve(places: Places, noticed: &mut Noticed) -> Result<(), DaemonError>
         }
         tracing::info!("this server has joined no controller; waiting for backstayctl join");
         if let Some(ledger) = &mut ledger {
-            house::tidy(ledger, house::Audience::Nobody);
+            house::tidy(ledger, &places.root, house::Audience::Nobody);
         }
         tokio::select! {
             noticed = noticed.identity() => noticed?,

@@ -5,12 +5,7 @@ use model::{Instant, RunId, ScheduleName, Scope, Trigger};
 use settings::Calendar;
 
 use super::environment::Invocation;
-
-/// Occurrences are computed in portions of this many.
-const PORTION: usize = 1000;
-
-/// At most this many missed occurrences get a row of their own: two months of a minutely schedule.
-const OCCURRENCES_MAX: usize = 100_000;
+use super::owed::owed;
 
 /// An occurrence answered this long after it was due was caught up, not on time. Longer than the
 /// largest spread (30 minutes) and a slow boot together.
@@ -34,7 +29,9 @@ pub(crate) fn begin(
     now: Instant,
 ) -> Result<RunStart, LedgerError> {
     close_earlier(ledger, planned.schedule, invocation.id, now)?;
-    let calendar = planned.calendar.text();
+    let witness = super::ended::witness(ledger, invocation, now)?;
+    let calendar = planned.calendar.canonical();
+    let calendar = calendar.as_str();
     let armed_since = planned.armed_since.unwrap_or(now);
     ledger.track_schedule(planned.schedule, calendar, armed_since)?;
     let mut start = RunStart {
@@ -47,12 +44,18 @@ pub(crate) fn begin(
     };
     if invocation.timer.is_some() {
         let accounted = ledger.accounted_until(planned.schedule, calendar)?;
+        let mut since = accounted.unwrap_or(now);
+        if since > now {
+            since = before_newest(planned.calendar, now);
+            ledger.restart_account(planned.schedule, since)?;
+        }
         // A schedule that was disabled for a while owes nothing for that time.
-        let since = accounted
-            .unwrap_or(now)
-            .max(planned.armed_since.unwrap_or_default());
-        let occurrences = occurrences(planned.calendar, since, now);
-        let runs = ledger.runs_between(planned.schedule, since, now)?;
+        let armed_since = planned.armed_since.filter(|armed| *armed <= now);
+        let since = since.max(armed_since.unwrap_or_default());
+        let (occurrences, surplus) = owed(planned.calendar, since, now);
+        // After the clock went back, the run that answered it may have begun later than now.
+        let until = now.max(accounted.unwrap_or(now));
+        let runs = ledger.runs_between(planned.schedule, since, until)?;
         let origin = ledger_id(ledger)?;
         let id = |at| occurrence_id(&origin, planned.schedule, at);
         let Planned {
@@ -62,7 +65,10 @@ pub(crate) fn begin(
             schedule,
             scope,
             occurrences: &occurrences,
+            surplus,
             runs: &runs,
+            witness: &witness,
+            ended_at: None,
             id: &id,
         };
         let due = settle(&account, now, true);
@@ -115,16 +121,14 @@ fn close_earlier(
     Ok(())
 }
 
-fn occurrences(calendar: &Calendar, since: Instant, now: Instant) -> Vec<Instant> {
-    let mut all = Vec::new();
-    let mut after = since;
-    while all.len() < OCCURRENCES_MAX {
-        let portion = calendar.occurrences_between(after, now, PORTION);
-        let Some(last) = portion.last() else { break };
-        after = *last;
-        all.extend(portion);
-    }
-    all
+/// Gives the instant before the newest occurrence of the last hour, else now. What the account says
+/// up to is in the future when the clock was ahead; then this start answers what is due now.
+fn before_newest(calendar: &Calendar, now: Instant) -> Instant {
+    let (recent, _) = owed(calendar, now.plus_secs(-LATE_SECS), now);
+    let newest = recent
+        .last()
+        .map(|at| Instant::from_micros(at.micros().saturating_sub(1)));
+    newest.unwrap_or(now)
 }
 
 fn trigger(answered: Option<Instant>, booted_at: Option<Instant>, now: Instant) -> Trigger {
@@ -140,7 +144,7 @@ fn trigger(answered: Option<Instant>, booted_at: Option<Instant>, now: Instant) 
 }
 
 /// Gives this ledger's own random id, so that two servers never make the same record id.
-fn ledger_id(ledger: &Ledger) -> Result<String, LedgerError> {
+pub(super) fn ledger_id(ledger: &Ledger) -> Result<String, LedgerError> {
     const KEY: &str = "ledger_id";
     if let Some(found) = ledger.note(KEY)? {
         return Ok(found);
@@ -151,7 +155,7 @@ fn ledger_id(ledger: &Ledger) -> Result<String, LedgerError> {
     Ok(ledger.note(KEY)?.unwrap_or_default())
 }
 
-fn occurrence_id(origin: &str, schedule: &ScheduleName, at: Instant) -> RunId {
+pub(super) fn occurrence_id(origin: &str, schedule: &ScheduleName, at: Instant) -> RunId {
     let mut hasher = blake3::Hasher::new_derive_key("backstay v1 occurrence record id");
     hasher.update(format!("{origin}\n{schedule}\n{}", at.micros()).as_bytes());
     let mut id = [0; 16];
@@ -190,7 +194,7 @@ mod tests {
         fn track(&mut self, secs: i64) {
             let at = Instant::from_secs(START + secs);
             self.ledger
-                .track_schedule(&self.schedule, self.calendar.text(), at)
+                .track_schedule(&self.schedule, &self.calendar.canonical(), at)
                 .unwrap();
         }
 
@@ -199,6 +203,7 @@ mod tests {
                 id: RunId::from_bytes([number; 16]),
                 timer: by_timer.then(|| "backstay-job@hourly.timer".to_owned()),
                 booted_at: Some(Instant::from_secs(START)),
+                boot_id: "first".to_owned(),
                 credentials: None,
             };
             let planned = Planned {
@@ -292,6 +297,31 @@ mod tests {
         // The timer's own start comes late, after the request's run has ended.
         let late = bench.begin(2, 3801, true);
         assert_eq!(late.due_at, Some(Instant::from_secs(START + 3600)));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_costs_no_record() {
+        let day = 24 * 3600;
+        let mut bench = Bench::new();
+        bench.track(10 * day + 10);
+        let ahead = bench.begin(1, 10 * day + 3601, true);
+        bench.finish(&ahead, 10 * day + 3700);
+        let right = bench.begin(2, 3601, true);
+        bench.finish(&right, 3700);
+        let next = bench.begin(3, 7201, true);
+        bench.finish(&next, 7300);
+        // Back by a minute: the occurrence is answered already.
+        let again = bench.begin(4, 7200, true);
+        bench.finish(&again, 7300);
+        assert_eq!(
+            bench.states(),
+            [
+                (None, RunState::Ok),
+                (Some(3600), RunState::Ok),
+                (Some(7200), RunState::Ok),
+                (Some(10 * day + 3600), RunState::Ok)
+            ]
+        );
     }
 
     #[test]

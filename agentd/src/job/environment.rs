@@ -4,7 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ledger::Boot;
 use model::{Instant, RunId, Secret};
+
+/// In it the units say which boot this is: `/proc/sys` is hidden from them by `ProcSubset=pid`.
+const BOOT_VARIABLE: &str = "BACKSTAY_BOOT";
 
 /// The paths of an installed agent. Tests move them below a directory of their own.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub(crate) struct Invocation {
     pub(crate) timer: Option<String>,
     /// When the machine booted.
     pub(crate) booted_at: Option<Instant>,
+    /// The kernel's id of this boot.
+    pub(crate) boot_id: String,
     /// Where systemd put the credentials of this unit.
     pub(crate) credentials: Option<PathBuf>,
 }
@@ -56,8 +62,17 @@ impl Invocation {
             id: id.unwrap_or_else(random_id),
             timer: variable("TRIGGER_UNIT").filter(|unit| unit.ends_with(".timer")),
             booted_at: booted_at(now),
+            boot_id: variable(BOOT_VARIABLE).unwrap_or_default(),
             credentials: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         }
+    }
+
+    /// Gives what the ledger notes of this boot.
+    pub(crate) fn boot(&self) -> Option<Boot> {
+        Some(Boot {
+            id: self.boot_id.clone(),
+            at: self.booted_at?,
+        })
     }
 
     /// Reads one credential of this unit.

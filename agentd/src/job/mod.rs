@@ -3,18 +3,22 @@
 mod account;
 mod configuration;
 mod dump;
+mod ended;
 mod environment;
 mod load;
 mod monitor;
 mod order;
+mod owed;
 mod requests;
 mod run;
+
+use std::path::Path;
 
 use edge::Clock as _;
 use ledger::Ledger;
 use model::{Exit, ScheduleName};
 
-use environment::{Paths, SystemClock};
+use environment::{Invocation, Paths, SystemClock};
 
 /// Ends what dead jobs left open in the ledger: each run and each command has its end. What cannot
 /// be ended now is ended by whoever comes next.
@@ -27,6 +31,23 @@ pub(crate) fn end_dead_work(ledger: &mut Ledger) {
             "work of dead jobs was recorded as failed"
         ),
         Err(error) => tracing::warn!("ending dead work: {}", crate::log::chain(&error)),
+    }
+}
+
+/// Notes that the server is on, and gives what was due of schedules that are gone its record.
+/// What fails now is done by whoever comes next.
+pub(crate) fn settle_ended(ledger: &mut Ledger, root: &Path) {
+    let now = SystemClock.now();
+    let invocation = Invocation::read(now);
+    let settled = ended::witness(ledger, &invocation, now).and_then(|witness| {
+        let all = crate::configuration::ended(root);
+        ended::settle_ended(ledger, &all, &witness, now)
+    });
+    if let Err(error) = settled {
+        tracing::warn!(
+            "settling what removed schedules owe: {}",
+            crate::log::chain(&error)
+        );
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn run(name: &ScheduleName, paths: &Paths) -> Exit {
     // Held until the run has its end: it tells others that the run's process lives.
     let _claim = claim(&ledger, name);
     super::end_dead_work(&mut ledger);
+    super::settle_ended(&mut ledger, &paths.root);
     let settings = configuration::load();
     let begun = begin(&mut ledger, name, settings.as_ref().ok(), &invocation);
     let start = match begun {

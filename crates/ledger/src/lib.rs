@@ -13,14 +13,16 @@ mod runs;
 mod schema;
 #[cfg(test)]
 mod testing;
+mod witness;
 
 pub use claim::{Claim, Ended, RUN_CUT, cut_off};
 pub use commands::{Command, CommandState};
-pub use occurrences::{Account, Due, settle};
+pub use occurrences::{Account, Due, Surplus, settle};
 pub use outbox::OutboxRow;
 pub use progress::Progress;
 pub use runs::{RUN_LOG_LINES_MAX, RunFilter, RunStart};
 pub use schema::Ledger;
+pub use witness::{Absence, Boot, Witness};
 
 use thiserror::Error;
 

@@ -4,10 +4,12 @@
 //! trace, and several missed ones become one start. So each start settles the account from the
 //! schedule's calendar: every occurrence since the last settlement gets exactly one record.
 
+use std::collections::BTreeSet;
+
 use model::{Instant, RunCounts, RunId, RunRecord, RunState, ScheduleName, Scope, Trigger};
 use rusqlite::{OptionalExtension as _, params};
 
-use crate::{Ledger, LedgerError};
+use crate::{Absence, Ledger, LedgerError, Witness};
 
 /// What a start finds due.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,30 +28,47 @@ pub struct Account<'a> {
     pub scope: Scope,
     /// The occurrences since the last settlement, rising, all in the past.
     pub occurrences: &'a [Instant],
+    /// Older occurrences than these, which are too many for a row each.
+    pub surplus: Option<Surplus>,
     /// The runs that touch that time.
     pub runs: &'a [RunRecord],
+    /// When the server was on.
+    pub witness: &'a Witness,
+    /// When the schedule was removed or its calendar changed, if it was.
+    pub ended_at: Option<Instant>,
     /// Makes a record id from an occurrence, so that settling twice gives the same record.
     pub id: &'a dyn Fn(Instant) -> RunId,
 }
+
+/// Occurrences that share one row, because they are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surplus {
+    /// How many.
+    pub count: usize,
+    /// The oldest.
+    pub first: Instant,
+    /// The newest.
+    pub last: Instant,
+}
+
+/// A start may come this long after it was due: the largest spread.
+const SPREAD_SECS_MAX: i64 = 1800;
 
 /// Decides what became of the occurrences: the newest is answered by the run that starts now when
 /// `starting`; one that fell into an earlier run was skipped; any other was missed.
 #[must_use]
 pub fn settle(account: &Account<'_>, now: Instant, starting: bool) -> Due {
     let Account {
-        schedule,
-        scope,
-        occurrences,
-        runs,
-        id,
+        occurrences, runs, ..
     } = account;
     let mut rest = *occurrences;
     let mut answered = None;
+    let taken: BTreeSet<Instant> = runs.iter().filter_map(|run| run.due_at).collect();
     if starting && let Some((newest, older)) = occurrences.split_last() {
-        answered = Some(*newest);
+        // After the clock went back it may have been answered already.
+        answered = Some(*newest).filter(|at| !taken.contains(at));
         rest = older;
     }
-    let taken = |at: Instant| runs.iter().any(|run| run.due_at == Some(at));
     // A run that could not read its calendar does not know which occurrence it answers: the newest
     // at its start.
     let answered_unknowingly = |at: Instant, next: Option<&Instant>| {
@@ -59,42 +78,77 @@ pub fn settle(account: &Account<'_>, now: Instant, starting: bool) -> Due {
         })
     };
     let nexts = (1..).map(|after| occurrences.get(after));
+    let surplus = account.surplus.map(|surplus| {
+        let Surplus { count, first, last } = surplus;
+        let summary = format!(
+            "missed: {count} occurrences from {first} to {last}; only the {} newest ones have a \
+             row each",
+            occurrences.len()
+        );
+        account.row(last, RunState::Missed, summary, now)
+    });
     let settled = rest
         .iter()
         .zip(nexts)
-        .filter(|(at, next)| !taken(**at) && !answered_unknowingly(**at, *next))
-        .map(|(at, _)| {
-            let busy = runs.iter().find(|run| covers(run, *at));
-            let (state, summary) = match busy {
-                Some(run) => (
-                    RunState::Skipped,
-                    format!(
-                        "skipped: the run started at {} was still going",
-                        run.started_at
-                    ),
-                ),
-                None => (
-                    RunState::Missed,
-                    "missed: the server was off, or the timer was not armed".to_owned(),
-                ),
-            };
-            RunRecord {
-                id: id(*at),
-                schedule: (*schedule).clone(),
-                scope: *scope,
-                trigger: Trigger::Timer,
-                due_at: Some(*at),
-                started_at: now,
-                finished_at: Some(now),
-                state,
-                summary,
-                counts: RunCounts::default(),
-                copies: Vec::new(),
-                log: Vec::new(),
+        .filter(|(at, next)| !taken.contains(at) && !answered_unknowingly(**at, *next))
+        .map(|(at, _)| match runs.iter().find(|run| covers(run, *at)) {
+            Some(run) => {
+                let since = run.started_at;
+                let summary = format!("skipped: the run started at {since} was still going");
+                account.row(*at, RunState::Skipped, summary, now)
             }
-        })
-        .collect();
-    Due { answered, settled }
+            None => account.row(*at, RunState::Missed, account.reason(*at), now),
+        });
+    Due {
+        answered,
+        settled: surplus.into_iter().chain(settled).collect(),
+    }
+}
+
+impl Account<'_> {
+    fn row(&self, at: Instant, state: RunState, summary: String, now: Instant) -> RunRecord {
+        RunRecord {
+            id: (self.id)(at),
+            schedule: self.schedule.clone(),
+            scope: self.scope,
+            trigger: Trigger::Timer,
+            due_at: Some(at),
+            started_at: now,
+            finished_at: Some(now),
+            state,
+            summary,
+            counts: RunCounts::default(),
+            copies: Vec::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// Says why nothing answered an occurrence, as far as that is known.
+    fn reason(&self, at: Instant) -> String {
+        let absence = self.witness.absence(at);
+        let was_on = matches!(absence, Absence::NotArmed | Absence::Unknown);
+        let ended = self
+            .ended_at
+            .filter(|ended| was_on && *ended <= at.plus_secs(SPREAD_SECS_MAX));
+        if let Some(ended) = ended {
+            return format!(
+                "missed: the schedule was changed or removed at {ended}, before its start"
+            );
+        }
+        match absence {
+            Absence::Off => "missed: the server was off".to_owned(),
+            Absence::ClockMoved => "missed: the server's clock was moved over it".to_owned(),
+            Absence::NotArmed => {
+                "missed: the server was on, but no run began: the timer was stopped, masked \
+                 or disabled, or systemd could not start the job"
+                    .to_owned()
+            }
+            Absence::BeforeLedger(begun) => format!(
+                "missed: nothing is known of it; the ledger of this server began at {begun}"
+            ),
+            Absence::Unknown => "missed: the server was off, or the timer was not armed".to_owned(),
+        }
+    }
 }
 
 fn covers(run: &RunRecord, at: Instant) -> bool {
@@ -137,6 +191,26 @@ impl Ledger {
         self.write("untracking a schedule", |transaction| {
             transaction
                 .execute("DELETE FROM schedule WHERE name = ?1", [schedule.as_str()])
+                .map(drop)
+        })
+    }
+
+    /// Puts the account of a schedule back to an earlier instant: the clock was ahead.
+    ///
+    /// # Errors
+    ///
+    /// `Statement` when it cannot be written.
+    pub fn restart_account(
+        &mut self,
+        schedule: &ScheduleName,
+        at: Instant,
+    ) -> Result<(), LedgerError> {
+        self.write("putting an account back", |transaction| {
+            transaction
+                .execute(
+                    "UPDATE schedule SET accounted_until = ?2 WHERE name = ?1",
+                    params![schedule.as_str(), at.micros()],
+                )
                 .map(drop)
         })
     }
@@ -186,7 +260,10 @@ mod tests {
             schedule: &name,
             scope: Scope::Full,
             occurrences,
+            surplus: None,
             runs,
+            witness: &Witness::default(),
+            ended_at: None,
             id: &id,
         };
         settle(&account, at(10_000), starting)

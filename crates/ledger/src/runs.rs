@@ -187,7 +187,8 @@ impl Ledger {
         )
     }
 
-    /// Lists runs of `schedule` that touch the time from `from` to `until`.
+    /// Lists runs of `schedule` that touch the time from `from` to `until`. Rows of occurrences that
+    /// never ran are not among them.
     ///
     /// # Errors
     ///
@@ -200,7 +201,8 @@ impl Ledger {
     ) -> Result<Vec<RunRecord>, LedgerError> {
         self.records(
             "SELECT record FROM run WHERE schedule = ?1 AND started_at <= ?3
-             AND (finished_at IS NULL OR finished_at >= ?2) ORDER BY started_at LIMIT 10000",
+             AND (finished_at IS NULL OR finished_at >= ?2)
+             AND state NOT IN ('missed', 'skipped') ORDER BY started_at LIMIT 10000",
             params![schedule.as_str(), from.micros(), until.micros()],
         )
     }

@@ -29,6 +29,9 @@ pub use zone::Zone;
 /// A line of a calendar may hold this many bytes: longer input is refused before it is parsed.
 const WHEN_LENGTH_MAX: usize = 512;
 
+/// Between two lines of a canonical text; in no line.
+const CANONICAL_SEPARATOR: &str = "; ";
+
 /// When a schedule is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar {
@@ -78,6 +81,27 @@ impl Calendar {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Gives one text for all calendars with the same occurrences as written: it names the zone, so it
+    /// changes when the server's zone does. [`Calendar::read_canonical`] reads it back.
+    #[must_use]
+    pub fn canonical(&self) -> String {
+        let lines: Vec<String> = self.expressions.iter().map(ToString::to_string).collect();
+        lines.join(CANONICAL_SEPARATOR)
+    }
+
+    /// Reads what [`Calendar::canonical`] gave.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text.
+    pub fn read_canonical(text: &str) -> Result<Self, String> {
+        let expressions: Result<Vec<Expression>, String> = text
+            .split(CANONICAL_SEPARATOR)
+            .map(|line| grammar::parse(line, &Zone::utc()))
+            .collect();
+        Ok(Self::of_expressions(text.to_owned(), expressions?))
     }
 
     /// Gives the `OnCalendar=` values for systemd, each with its zone.
