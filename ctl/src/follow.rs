@@ -17,6 +17,10 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// and for others of its slice, but its row comes first.
 const APPEARS_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a unit may be gone without a row before it counts as ended: systemd says that a start is
+/// under way only when it has begun.
+const GONE_FOR: Duration = Duration::from_secs(2);
+
 /// Opens the ledger, which the first job of a new server has yet to make.
 ///
 /// # Errors
@@ -64,8 +68,9 @@ pub fn command(ledger: &Ledger, id: CommandId, unit: &str) -> Result<Command, Pr
 ///
 /// # Errors
 ///
-/// When the ledger cannot be read, or no run appears within a minute.
+/// When the ledger cannot be read, or no run appears within a minute or before its unit ends.
 pub fn run(
+    server: &Server,
     ledger: &Ledger,
     schedule: &ScheduleName,
     asked_at: Instant,
@@ -73,7 +78,14 @@ pub fn run(
     let bar = Bar::new();
     let began = Moment::now();
     let mut known: Option<RunId> = None;
+    let unit = format!("backstay-job@{schedule}.service");
+    let mut gone_since: Option<Moment> = None;
     loop {
+        // Looked at before the ledger: a unit that ends after this look may have written its row.
+        if known.is_none() && server.is_live() && began.elapsed() > GONE_FOR {
+            let is_gone = is_gone(&unit);
+            gone_since = is_gone.then(|| gone_since.unwrap_or_else(Moment::now));
+        }
         let record = match known {
             Some(id) => ledger.run(id).map_err(|e| ledger_problem(&e))?,
             None => newest(ledger, schedule, asked_at)?,
@@ -81,14 +93,23 @@ pub fn run(
         match record {
             Some(record) if record.state.is_final() => return Ok(record),
             Some(record) => known = Some(record.id),
-            None if began.elapsed() > APPEARS_WITHIN => {
-                return Err(not_begun(&format!("backstay-job@{schedule}.service")));
+            None if began.elapsed() > APPEARS_WITHIN => return Err(not_begun(&unit)),
+            None if gone_since.is_some_and(|since| since.elapsed() > GONE_FOR) => {
+                return Err(not_begun(&unit));
             }
             None => {}
         }
         bar.show(ledger, |row| Some(row.id) == known)?;
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// True when systemd says that a unit does not run and does not start.
+fn is_gone(unit: &str) -> bool {
+    let output = std::process::Command::new("systemctl")
+        .args(["is-active", unit])
+        .output();
+    output.is_ok_and(|output| matches!(output.stdout.trim_ascii(), b"inactive" | b"failed"))
 }
 
 /// Gives the newest run of the schedule that is under way or began after the question.
@@ -121,9 +142,7 @@ fn not_begun(unit: &str) -> Problem {
         Exit::Failed,
         format!("{unit} was started, but it did not begin"),
     )
-    .cause(
-        "no record of it was written: it waits and may still begin, or it cannot write the ledger",
-    )
+    .cause("no record of it was written: it ended before it could, or it waits and may still begin")
     .hint(format!("systemctl status {unit}"))
     .hint(format!("journalctl -u {unit} -n 50"))
 }

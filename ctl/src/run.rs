@@ -34,6 +34,7 @@ pub fn run(
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
     server.as_root("starting a backup")?;
+    server.writable_ledger()?;
     let name = &arguments.name;
     let asked_at = now();
     let unit = control::start(server, &ControlRequest::StartJob { name: name.clone() })?;
@@ -46,7 +47,7 @@ pub fn run(
         return Ok(Exit::Done);
     }
     let ledger = follow::ledger(server, &unit)?;
-    let record = follow::run(&ledger, name, asked_at)?;
+    let record = follow::run(server, &ledger, name, asked_at)?;
     history::show_run(&record, screen)?;
     Ok(match record.state {
         RunState::Ok | RunState::Running => Exit::Done,

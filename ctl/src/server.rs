@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ledger::{Ledger, LedgerError};
@@ -132,6 +133,24 @@ impl Server {
         }
     }
 
+    /// Checks that jobs can write to the ledger; without its row no run begins. A server where
+    /// nothing has run has none yet.
+    ///
+    /// # Errors
+    ///
+    /// When the file or its file system does not take anything.
+    pub fn writable_ledger(&self) -> Result<(), Problem> {
+        let path = self.ledger_path();
+        match look_writable(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let source = error;
+                let path = path.display().to_string();
+                Err(ledger_problem(&LedgerError::Unwritable { path, source }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the ledger for writing.
     ///
     /// # Errors
@@ -179,6 +198,21 @@ impl Server {
         }
         Err(not_allowed(doing))
     }
+}
+
+fn look_writable(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::OpenOptions::new().append(true).open(path)?;
+    // Root may write anything; jobs are members of the file's group.
+    if file.metadata()?.mode() & 0o020 == 0 {
+        return Err(std::io::Error::new(
+            ErrorKind::PermissionDenied,
+            "its group, which jobs belong to, may not write it (chmod 0660)",
+        ));
+    }
+    if rustix::fs::fstatvfs(&file)?.f_bavail == 0 {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    Ok(())
 }
 
 /// Opens the ledger for reading. None while the first job has made the file and not its tables.

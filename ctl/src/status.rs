@@ -19,7 +19,7 @@ use crate::time::{now, relative};
 #[derive(Debug, Args)]
 pub struct StatusArguments {
     /// End with 3 when something needs a look, for use by monitoring: a schedule's newest run did
-    /// not end well, a timer is not armed, the configuration has faults
+    /// not end well, a timer is not armed, the configuration has faults, the ledger cannot be written
     #[arg(long)]
     check: bool,
 }
@@ -33,6 +33,8 @@ struct Status {
     schedules: Vec<ScheduleRow>,
     running: Vec<Progress>,
     results_waiting: u64,
+    /// Why no run can begin: its record could not be written.
+    ledger_error: Option<String>,
     /// What systemd has; nothing when it could not be asked.
     system: Option<SystemStatus>,
     /// Why systemd could not be asked.
@@ -64,6 +66,7 @@ impl Status {
         let disarmed = |timer: &TimerStatus| timer.enabled && !timer.armed;
         let system = self.system.as_ref();
         !self.schedules.iter().any(is_unwell)
+            && self.ledger_error.is_none()
             && system.is_some_and(|s| s.problems.is_empty() && !s.timers.iter().any(disarmed))
     }
 }
@@ -124,6 +127,10 @@ fn gather(
         schedules: schedule::rows(settings, ledger)?,
         running,
         results_waiting,
+        ledger_error: server
+            .writable_ledger()
+            .err()
+            .map(|problem| problem.summary()),
         system: None,
         system_error: None,
     })
@@ -163,6 +170,9 @@ fn show_system(status: &Status, screen: &mut Screen) -> Result<(), Problem> {
             plain(model::escape(text.as_bytes())),
         ])
     };
+    if let Some(error) = &status.ledger_error {
+        warn(Tone::Bad, "no run can begin", error)?;
+    }
     if let Some(error) = &status.system_error {
         warn(Tone::Warning, "systemd was not asked", error)?;
     }

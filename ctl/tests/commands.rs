@@ -301,6 +301,29 @@ fn status_is_one_page_with_everything_dead() {
 }
 
 #[test]
+fn ledger_that_jobs_cannot_write_is_said_at_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = configured();
+    host.add_runs(&[record(1, RunState::Ok)]);
+    let mode = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(host.path("var/lib/backstay/ledger/ledger.db"), mode).unwrap();
+    let shown = host.run(&["status"]);
+    assert!(shown.contains("no run can begin: "), "{shown}");
+    // Before anything is started: nobody answers at the apply socket here.
+    let began = std::time::Instant::now();
+    let shown = host.run(&["schedule", "run", "nightly"]);
+    insta::assert_snapshot!(shown, @"
+    --- stderr
+    Error: cannot use the ledger of this server
+      1. the ledger /var/lib/backstay/ledger/ledger.db cannot be written
+      2. its group, which jobs belong to, may not write it (chmod 0660)
+    Hint: df -h /var/lib/backstay; journalctl -u 'backstay-*' -n 50
+    --- exit 1
+    ");
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+}
+
+#[test]
 fn status_shows_what_systemd_has() {
     let host = configured();
     host.write(
