@@ -1,9 +1,14 @@
 //! Join codes and generations that are not to be obeyed: refused in exact words, and what was in force stays.
 
+use std::time::Duration;
+
 use lab::{Controller, Lab, Result, Server};
 use serde_json::Value;
 
 use crate::bad_input::Bench;
+use crate::fleet::{Fleet, schedule};
+
+const TOLD_MAX: Duration = Duration::from_secs(90);
 
 #[test]
 fn join_code_is_good_once_and_for_an_hour() -> Result<()> {
@@ -135,4 +140,54 @@ fn generation_that_is_not_for_this_agent_now_is_refused_and_the_last_good_one_ru
     let (code, run) = bench.run("synced-1")?;
     assert_eq!((code, &run["state"]), (0, &Value::from("ok")), "{run}");
     bench.assert_nothing_lost()
+}
+
+#[test]
+fn generation_that_systemd_does_not_follow_is_rolled_back_and_the_controller_shows_it() -> Result<()>
+{
+    let lab = Lab::new()?;
+    let fleet = Fleet::set_up(&lab)?;
+    let (controller, host) = (&fleet.controller, &fleet.server.host);
+    controller.add_schedule(&fleet.id, &schedule("good", "daily 02:00"))?;
+    let next = "systemctl show -p NextElapseUSecRealtime -p SubState backstay-job@good.timer";
+    let before = (
+        host.sh(next)?,
+        host.sh("readlink /var/lib/backstay/generations/current")?,
+    );
+    // systemd takes this timer for well and never arms it.
+    let hindrance = "/etc/systemd/system/backstay-job@stuck.timer.d/60-admin.conf";
+    host.put(hindrance, "[Unit]\nConditionPathExists=/nowhere\n")?;
+    let state = || controller.call("GET", &format!("/api/v1/servers/{}", fleet.id), None);
+    let save = |name: &str, when: &str| {
+        let path = format!("/api/v1/servers/{}/schedules", fleet.id);
+        controller.call("POST", &path, Some(&schedule(name, when)))
+    };
+    save("stuck", "daily 03:00")?;
+    host.wait_until("the refusal at the controller", TOLD_MAX, |_| {
+        Ok(state()?["generation"]["error"]
+            .to_string()
+            .contains("backstay-job@stuck.timer"))
+    })?;
+    assert_eq!(
+        (
+            host.sh(next)?,
+            host.sh("readlink /var/lib/backstay/generations/current")?
+        ),
+        before
+    );
+    let left = "ls -d /etc/systemd/system/backstay-job@stuck.timer.d/50-backstay.conf \
+                /etc/systemd/system/backstay-schedules.target.wants/backstay-job@stuck.timer 2>/dev/null || true";
+    assert_eq!(host.sh(left)?, "");
+    let run = fleet.server.run_now("good", TOLD_MAX)?;
+    assert_eq!(run["state"], "ok", "{run}");
+
+    // Once nothing hinders it, the next generation brings both.
+    host.sh(&format!("rm {hindrance}"))?;
+    save("third", "daily 04:00")?;
+    host.wait_until("the next generation", TOLD_MAX, |_| {
+        let generation = state()?["generation"].clone();
+        Ok(generation["applied"] == generation["saved"] && generation["error"] == Value::Null)
+    })?;
+    host.sh("systemctl is-active --quiet backstay-job@stuck.timer backstay-job@third.timer")?;
+    Ok(())
 }

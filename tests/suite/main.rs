@@ -7,6 +7,7 @@
     reason = "in a test, and in what only tests call, a panic is how a promise is found broken"
 )]
 
+mod apply_cuts;
 mod bad_input;
 mod bad_orders;
 mod bad_sources;
@@ -24,4 +25,5 @@ mod packages;
 mod reboot;
 mod restore;
 mod tidy;
+mod timer_traps;
 mod timers;
