@@ -1,7 +1,7 @@
 //! Opening the file, and its tables.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -157,15 +157,16 @@ impl Ledger {
     }
 }
 
-/// How often opening is tried while another process is just making the file or its side files:
-/// for a moment they have its user's mode, not the group's.
-const OPEN_ATTEMPTS_MAX: u32 = 40;
+/// How long opening is tried while another process is just making the file or its side files: for a
+/// moment they have its user's mode, not the group's. A try that waited for another process's change
+/// may have taken longer; there is no second one then.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// The pause between two of these.
+/// The pause between two tries.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
 fn open_patiently(path: &Path) -> Result<Connection, LedgerError> {
-    let mut attempt = 1;
+    let began = Moment::now();
     loop {
         let opened = Connection::open(path)
             .map_err(|source| LedgerError::Open {
@@ -174,9 +175,8 @@ fn open_patiently(path: &Path) -> Result<Connection, LedgerError> {
             })
             .and_then(|mut connection| prepare(&mut connection, path).map(|()| connection));
         match opened {
-            Err(error) if attempt < OPEN_ATTEMPTS_MAX && may_pass(&error) => {
+            Err(error) if began.elapsed() < OPEN_TIME_MAX && may_pass(&error) => {
                 std::thread::sleep(OPEN_PAUSE);
-                attempt += 1;
             }
             opened => return opened,
         }
