@@ -305,7 +305,7 @@ fn entries(opened: &Opened, path: &TreePath, recursive: bool) -> Result<Vec<Entr
             &error,
         )
     };
-    let root = path.split().is_none();
+    let root = path.name().is_none();
     let own = if root {
         None
     } else {
@@ -376,12 +376,12 @@ fn show_entries(entries: &[Entry], below: &TreePath, screen: &mut Screen) -> Res
 
 /// Gives the path of an entry below the directory that is listed.
 fn shown_name(entry: &Entry, below: &TreePath) -> String {
-    let depth = below.components().len();
-    let parts = entry.path.components();
-    let own = parts.get(depth..).filter(|rest| !rest.is_empty());
-    own.unwrap_or_else(|| parts.get(depth.saturating_sub(1)..).unwrap_or_default())
-        .iter()
-        .map(|part| model::escape(part))
+    let depth = below.depth().min(entry.path.depth().saturating_sub(1));
+    entry
+        .path
+        .components()
+        .skip(depth)
+        .map(model::escape)
         .collect::<Vec<_>>()
         .join("/")
 }

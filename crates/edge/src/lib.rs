@@ -6,13 +6,15 @@
 
 mod entry;
 mod monitor;
+mod path;
 mod source;
 mod store;
 mod target;
 mod time;
 
-pub use entry::{Entry, EntryKind, FileTime, Owner, PathError, TreePath, XAttr};
+pub use entry::{Entry, EntryKind, FileTime, Owner, XAttr};
 pub use monitor::{Event, Monitor, Phase, Silent};
+pub use path::{PathError, TreePath, compare_by_component};
 pub use source::{Content, ContentEnd, Extent, Opener, Source, SourceError, SourceItem};
 pub use store::{
     ByteRange, ObjectInfo, ObjectName, ObjectNameError, ObjectStore, StoreError, StoreFault,

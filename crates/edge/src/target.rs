@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::entry::{Entry, TreePath};
+use crate::entry::Entry;
+use crate::path::TreePath;
 use crate::source::Extent;
 
 /// Says what could not be restored.

@@ -171,9 +171,8 @@ fn roots(source: &RunSource) -> Vec<TreePath> {
     let mut roots = Vec::new();
     for account in source.accounts() {
         for site in &account.sites {
-            let mut components = vec![account.id.clone(), b"files".to_vec()];
-            components.extend_from_slice(site.path.components());
-            roots.extend(TreePath::new(components));
+            let files = TreePath::new([&account.id[..], b"files"]);
+            roots.extend(files.map(|files| files.join(&site.path)));
         }
     }
     roots

@@ -146,11 +146,7 @@ impl InPlace {
             }
             let own = roots.iter().filter(|root| root.is_within(&account.path));
             for root in own.filter(|root| wanted(root)) {
-                let below = root.components().get(2..).unwrap_or_default().to_vec();
-                let Ok(place) = TreePath::new(below) else {
-                    continue;
-                };
-                plan.roots.push((root.clone(), place));
+                plan.roots.push((root.clone(), root.skip(2)));
                 plan.paths.push(root.clone());
             }
             let dumps = account.path.child(b"databases");
@@ -176,7 +172,7 @@ impl InPlace {
 /// An account is named by user and uid. A user that has another uid now, or none, is someone else:
 /// the snapshot's files are not theirs.
 fn check_account(path: &TreePath, users: &Users) -> Result<(), String> {
-    let Some((_, name)) = path.split() else {
+    let Some(name) = path.name() else {
         return Ok(());
     };
     if name == b"server" {

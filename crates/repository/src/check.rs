@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use edge::{Event, Monitor, Phase};
+use edge::{Event, Monitor, Phase, TreePath};
 use model::{ByteCount, SnapshotId};
 use sealing::ObjectCipher;
 
@@ -17,7 +17,7 @@ use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer, decompress};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
-use crate::tree::{TreeWalk, path_of};
+use crate::tree::TreeWalk;
 use crate::view::View;
 
 /// Damage and affected files that are reported one by one.
@@ -274,7 +274,7 @@ impl Check<'_> {
                     if let ReadError::Store(error) = *lost.error {
                         return Err(error.into());
                     }
-                    let from = path_of(&lost.first_key).unwrap_or_default();
+                    let from = TreePath::from_key(&lost.first_key).unwrap_or_default();
                     self.report
                         .affected(snapshot, format!("entries from {from} on"));
                 }

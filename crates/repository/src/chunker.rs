@@ -50,7 +50,7 @@ impl Class {
         if entry.size_bytes <= WHOLE_BYTES_MAX as u64 {
             return Self::Whole;
         }
-        let name = entry.path.split().map_or(&b""[..], |(_, name)| name);
+        let name = entry.path.name().unwrap_or_default();
         let ending = name
             .rsplit(|b| *b == b'.')
             .next()

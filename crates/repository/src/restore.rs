@@ -11,7 +11,7 @@ use crate::content::Node;
 use crate::error::{RepositoryError, chain};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
-use crate::tree::{PageLost, TreeWalk, below, path_of};
+use crate::tree::{PageLost, TreeWalk};
 use crate::view::{View, find};
 use files::Batch;
 
@@ -115,11 +115,8 @@ impl Restore<'_> {
     ) -> Result<Vec<Node>, RepositoryError> {
         let mut wanted = BTreeSet::new();
         for path in outermost(paths) {
-            let components = path.components();
-            for depth in 1..=components.len() {
-                let above = components.get(..depth).unwrap_or_default().to_vec();
-                wanted.extend(TreePath::new(above));
-            }
+            let above = std::iter::successors(Some(path.clone()), TreePath::parent);
+            wanted.extend(above.filter(|path| path.name().is_some()));
         }
         let mut found = Vec::new();
         for path in wanted {
@@ -135,7 +132,7 @@ impl Restore<'_> {
     }
 
     fn everything_below(&mut self, snapshot: &Snapshot, path: &TreePath) {
-        let mut walk = TreeWalk::new(snapshot.root, below(path));
+        let mut walk = TreeWalk::new(snapshot.root, path.key_below());
         loop {
             if self.monitor.is_cancelled() {
                 self.report.is_cancelled = true;
@@ -150,7 +147,7 @@ impl Restore<'_> {
     }
 
     fn page_lost(&mut self, lost: &PageLost) {
-        let from = path_of(&lost.first_key).unwrap_or_default();
+        let from = TreePath::from_key(&lost.first_key).unwrap_or_default();
         self.failed(
             format!("entries from {from} on"),
             chain(&*lost.error),

@@ -100,7 +100,7 @@ impl SnapshotBody {
 
 /// Writes a path as hexadecimal digits: its bytes need not be text.
 fn root_to_text(path: &TreePath) -> String {
-    path.components()
+    path.parts()
         .join(&b'/')
         .iter()
         .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))

@@ -26,53 +26,11 @@ pub(crate) const XATTR_BYTES_MAX: usize = 1024 * 1024;
 /// The most levels of pages.
 pub(crate) const LEVEL_MAX: usize = 16;
 
-/// Gives the key of an entry: the bytes whose order is the order of paths.
-pub(crate) fn key_of(path: &TreePath) -> Vec<u8> {
-    let Some((directory, name)) = path.split() else {
-        return Vec::new();
-    };
-    let mut key = directory_key(directory);
-    key.push(0);
-    key.extend_from_slice(name);
-    key
-}
-
-/// Gives what the keys of everything below a directory begin with.
-pub(crate) fn below(path: &TreePath) -> Vec<u8> {
-    directory_key(path.components())
-}
-
 /// Gives what the keys of a directory's own entries begin with.
 pub(crate) fn children(path: &TreePath) -> Vec<u8> {
-    let mut key = below(path);
+    let mut key = path.key_below();
     key.push(0);
     key
-}
-
-fn directory_key(components: &[Vec<u8>]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(64);
-    for component in components {
-        key.extend_from_slice(component);
-        key.push(0);
-    }
-    key
-}
-
-/// Reads a key back, or `None` when it is not one.
-pub(crate) fn path_of(key: &[u8]) -> Option<TreePath> {
-    let mut components = Vec::new();
-    let mut rest = key;
-    loop {
-        let end = rest.iter().position(|b| *b == 0)?;
-        let (component, after) = rest.split_at_checked(end)?;
-        rest = after.get(1..)?;
-        if component.is_empty() {
-            break;
-        }
-        components.push(component.to_vec());
-    }
-    components.push(rest.to_vec());
-    TreePath::new(components).ok()
 }
 
 #[cfg(test)]
@@ -89,16 +47,22 @@ mod tests {
     proptest! {
         #[test]
         fn keys_order_as_paths_do(a in path(), b in path()) {
-            prop_assert_eq!(key_of(&a).cmp(&key_of(&b)), a.cmp(&b));
-            prop_assert_eq!(path_of(&key_of(&a)), Some(a.clone()));
+            let split = |path: &TreePath| {
+                let mut parts: Vec<_> = path.components().map(<[u8]>::to_vec).collect();
+                let name = parts.pop();
+                (parts, name)
+            };
+            prop_assert_eq!(a.key().cmp(b.key()), split(&a).cmp(&split(&b)));
+            prop_assert_eq!(TreePath::from_key(a.key()), Some(a.clone()));
             let inside = b.is_within(&a) && a != b;
-            prop_assert_eq!(key_of(&b).starts_with(&below(&a)), inside);
+            prop_assert_eq!(b.key().starts_with(&a.key_below()), inside);
         }
 
         #[test]
         fn foreign_keys_never_panic(key in proptest::collection::vec(0_u8..4, 0..12)) {
-            if let Some(path) = path_of(&key) {
-                prop_assert_eq!(key_of(&path), key);
+            if let Some(path) = TreePath::from_key(&key) {
+                let again = TreePath::new(path.components()).unwrap();
+                prop_assert_eq!(again.key(), key);
             }
         }
     }

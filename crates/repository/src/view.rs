@@ -9,7 +9,7 @@ use crate::error::RepositoryError;
 use crate::index::Index;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
-use crate::tree::{TreeWalk, below, children, key_of};
+use crate::tree::{TreeWalk, children};
 
 /// A domain at one place with its index loaded, for reading.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl View {
         directory: &TreePath,
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), RepositoryError> {
-        self.walk_prefix(snapshot, below(directory), each)
+        self.walk_prefix(snapshot, directory.key_below(), each)
     }
 
     fn walk_prefix(
@@ -114,7 +114,7 @@ pub(crate) fn find(
     path: &TreePath,
 ) -> Result<Option<Node>, RepositoryError> {
     // The entry itself is the first of those whose keys begin with its own.
-    let mut walk = TreeWalk::new(snapshot.root, key_of(path));
+    let mut walk = TreeWalk::new(snapshot.root, path.key().to_vec());
     let node = walk.next(reader).map_err(|lost| *lost.error)?;
     Ok(node.filter(|node| node.entry.path == *path))
 }

@@ -29,14 +29,9 @@ pub(crate) struct Naming {
 impl Naming {
     /// Gives the real path of an entry, escaped.
     pub(crate) fn object(&self, path: &TreePath) -> String {
-        let below = path.components().get(self.prefix.components().len()..);
+        let below = path.components().skip(self.prefix.depth());
         let mut text = String::new();
-        for component in self
-            .real
-            .components()
-            .iter()
-            .chain(below.unwrap_or_default())
-        {
+        for component in self.real.components().chain(below) {
             text.push('/');
             text.push_str(&escape(component));
         }

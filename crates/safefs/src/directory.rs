@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use edge::TreePath;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
@@ -56,18 +57,18 @@ pub(crate) struct Directory {
 
 #[derive(Debug)]
 enum Origin {
-    /// Components from `/` down.
-    Absolute(Vec<Vec<u8>>),
+    /// From `/` down.
+    Absolute(TreePath),
     /// A name in another directory.
     Child(Arc<Directory>, Vec<u8>),
 }
 
 impl Directory {
     /// Opens an absolute path, one component at a time.
-    pub(crate) fn absolute(components: &[Vec<u8>], pool: &Arc<Pool>) -> io::Result<Arc<Self>> {
-        let descriptor = open_absolute(components)?;
+    pub(crate) fn absolute(path: &TreePath, pool: &Arc<Pool>) -> io::Result<Arc<Self>> {
+        let descriptor = open_absolute(path)?;
         let identity = status::of_descriptor(&descriptor)?.identity();
-        let origin = Origin::Absolute(components.to_vec());
+        let origin = Origin::Absolute(path.clone());
         Ok(Self::held(origin, identity, descriptor, pool))
     }
 
@@ -122,8 +123,8 @@ impl Directory {
                 break held;
             }
             let parent = match &at.origin {
-                Origin::Absolute(components) => {
-                    let opened = open_absolute(components)?;
+                Origin::Absolute(path) => {
+                    let opened = open_absolute(path)?;
                     check(&opened, at.identity)?;
                     break at.hold(opened);
                 }
@@ -147,7 +148,7 @@ impl Directory {
     }
 
     fn take_parent(&mut self) -> Option<Arc<Self>> {
-        match std::mem::replace(&mut self.origin, Origin::Absolute(Vec::new())) {
+        match std::mem::replace(&mut self.origin, Origin::Absolute(TreePath::root())) {
             Origin::Child(parent, _) => Some(parent),
             Origin::Absolute(_) => None,
         }
@@ -169,9 +170,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open_absolute(components: &[Vec<u8>]) -> io::Result<OwnedFd> {
+fn open_absolute(path: &TreePath) -> io::Result<OwnedFd> {
     let passing = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Some((last, parents)) = components.split_last() else {
+    let mut parents = path.components();
+    let Some(last) = parents.next_back() else {
         return Ok(openat(
             CWD,
             "/",
@@ -181,7 +183,7 @@ fn open_absolute(components: &[Vec<u8>]) -> io::Result<OwnedFd> {
     };
     let mut descriptor = openat(CWD, "/", passing, Mode::empty())?;
     for component in parents {
-        descriptor = openat(&descriptor, component.as_slice(), passing, Mode::empty())?;
+        descriptor = openat(&descriptor, component, passing, Mode::empty())?;
     }
     open_directory(&descriptor, last)
 }

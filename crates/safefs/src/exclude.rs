@@ -72,9 +72,15 @@ impl Excludes {
         Ok(Self(patterns.iter().map(read).collect::<Result<_, _>>()?))
     }
 
+    /// True when there is no pattern.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// True when a pattern matches the path, given as names from the root down.
     #[must_use]
-    pub fn matches(&self, path: &[Vec<u8>], is_directory: bool) -> bool {
+    pub fn matches(&self, path: &[&[u8]], is_directory: bool) -> bool {
         self.0
             .iter()
             .any(|pattern| (is_directory || !pattern.directories_only) && pattern.matches(path))
@@ -143,7 +149,7 @@ impl Pattern {
         })
     }
 
-    fn matches(&self, path: &[Vec<u8>]) -> bool {
+    fn matches(&self, path: &[&[u8]]) -> bool {
         starred(
             &self.parts,
             path,
@@ -269,7 +275,7 @@ mod tests {
         let names: Vec<_> = path
             .split('/')
             .filter(|name| !name.is_empty())
-            .map(|name| name.as_bytes().to_vec())
+            .map(str::as_bytes)
             .collect();
         Excludes::new(&[pattern])
             .unwrap()
@@ -334,7 +340,7 @@ mod tests {
         assert!(!matched);
         assert!(steps.get() <= 4001 * 4001, "{} steps", steps.get());
 
-        let deep: Vec<Vec<u8>> = vec![b"a".to_vec(); 4000];
+        let deep = vec![&b"a"[..]; 4000];
         let starry = Excludes::new(&[format!("{}b", "**/a/".repeat(500))]).unwrap();
         assert!(!starry.matches(&deep, false));
     }

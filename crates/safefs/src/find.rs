@@ -57,7 +57,7 @@ pub fn find_directories(pattern: &[u8]) -> Result<Found, PatternError> {
         .collect::<Result<Vec<_>, _>>()?;
     let mut found = Found::default();
     let pool = Arc::new(Pool::default());
-    let mut level = match Directory::absolute(&[], &pool) {
+    let mut level = match Directory::absolute(&TreePath::root(), &pool) {
         Ok(top) => vec![(top, TreePath::root(), 0)],
         Err(error) => {
             found.errors.push(failed("opening", "/", error));

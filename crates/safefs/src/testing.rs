@@ -58,8 +58,7 @@ pub fn describe_tree(path: &Path) -> io::Result<BTreeMap<TreePath, Facts>> {
             }
             content.finish().map_err(io::Error::other)?;
         }
-        let below = entry.path.components().iter().skip(1).cloned().collect();
-        entry.path = TreePath::new(below).map_err(io::Error::other)?;
+        entry.path = entry.path.skip(1);
         let is_linked = entry.link_count > 1 && entry.kind != EntryKind::Directory;
         let first_name = is_linked.then(|| {
             let inode = (entry.device, entry.inode);

@@ -113,34 +113,35 @@ impl RootWalk {
     /// Gives the next parent of the root, or the root itself, which then is entered.
     fn descend_prefix(&mut self) {
         self.given += 1;
-        let prefix = self.root.prefix.components();
-        let missing = prefix.len().saturating_sub(self.given);
+        let prefix = &self.root.prefix;
+        let missing = prefix.depth().saturating_sub(self.given);
         if missing == 0 {
             return self.give_root();
         }
-        let Ok(path) = TreePath::new(prefix.iter().take(self.given).cloned().collect()) else {
+        let Ok(path) = TreePath::new(prefix.components().take(self.given)) else {
             return;
         };
         let entry = self
             .real_parent(missing)
-            .and_then(|components| self.parent_entry(&path, components))
+            .and_then(|real| self.parent_entry(&path, &real))
             .unwrap_or_else(|| synthetic(path, &self.users));
         self.ready.push_back(SourceItem::Entry(entry, None));
     }
 
     /// The real directory `missing` levels above the root, when the prefix has its path, too.
-    fn real_parent(&self, missing: usize) -> Option<&[Vec<u8>]> {
+    fn real_parent(&self, missing: usize) -> Option<TreePath> {
         let (real, prefix) = (self.root.path.components(), self.root.prefix.components());
-        let alike = real.iter().rev().zip(prefix.iter().rev());
+        let alike = real.clone().rev().zip(prefix.rev());
         let alike = alike.take_while(|(a, b)| a == b).count();
         if alike <= missing {
             return None;
         }
-        real.get(..real.len().checked_sub(missing)?)
+        let left = real.clone().count().checked_sub(missing)?;
+        TreePath::new(real.take(left)).ok()
     }
 
-    fn parent_entry(&self, path: &TreePath, components: &[Vec<u8>]) -> Option<Entry> {
-        let directory = Directory::absolute(components, &self.pool).ok()?;
+    fn parent_entry(&self, path: &TreePath, real: &TreePath) -> Option<Entry> {
+        let directory = Directory::absolute(real, &self.pool).ok()?;
         let descriptor = directory.open().ok()?;
         let status = status::of_descriptor(&descriptor).ok()?;
         let mut entry = status.entry(path.clone(), EntryKind::Directory, &self.users);
@@ -150,9 +151,9 @@ impl RootWalk {
 
     fn give_root(&mut self) {
         let path = self.root.path.clone();
-        let given = match path.split() {
-            Some((parents, name)) => self.give_named_root(parents, name),
-            None => Directory::absolute(&[], &self.pool).map(Some),
+        let given = match path.parent().zip(path.name()) {
+            Some((parent, name)) => self.give_named_root(&parent, name),
+            None => Directory::absolute(&path, &self.pool).map(Some),
         };
         match given {
             Ok(Some(directory)) => self.enter_root(directory),
@@ -167,15 +168,14 @@ impl RootWalk {
     /// Gives the entry of a root that is not a directory, or the directory to enter.
     fn give_named_root(
         &mut self,
-        parents: &[Vec<u8>],
+        parent: &TreePath,
         name: &[u8],
     ) -> io::Result<Option<Arc<Directory>>> {
-        let parent = Directory::absolute(parents, &self.pool)?;
+        let parent = Directory::absolute(parent, &self.pool)?;
         let descriptor = parent.open()?;
         let status = status::of_name(&descriptor, name)?;
         if status.file_type() == FileType::Directory {
-            let components = self.root.path.components();
-            return Directory::absolute(components, &self.pool).map(Some);
+            return Directory::absolute(&self.root.path, &self.pool).map(Some);
         }
         let prefix = self.root.prefix.clone();
         self.give(&parent, &descriptor, (name, prefix, status));
@@ -192,7 +192,7 @@ impl RootWalk {
             Ok(entry)
         });
         match described {
-            Ok(entry) if !prefix.components().is_empty() => {
+            Ok(entry) if prefix.name().is_some() => {
                 self.ready.push_back(SourceItem::Entry(entry, None));
             }
             Ok(_) => {}
@@ -256,9 +256,14 @@ impl RootWalk {
     }
 
     fn is_excluded(&self, path: &TreePath, name: &[u8], is_directory: bool) -> bool {
-        let below = self.root.prefix.components().len();
-        let below = path.components().get(below..).unwrap_or_default();
-        name.starts_with(STAGE_PREFIX.as_bytes()) || self.root.excludes.matches(below, is_directory)
+        if name.starts_with(STAGE_PREFIX.as_bytes()) {
+            return true;
+        }
+        if self.root.excludes.is_empty() {
+            return false;
+        }
+        let below: Vec<&[u8]> = path.components().skip(self.root.prefix.depth()).collect();
+        self.root.excludes.matches(&below, is_directory)
     }
 
     /// Gives one entry that was seen in a held directory.
@@ -333,7 +338,7 @@ impl Source for RootWalk {
             if let Some(item) = self.ready.pop_front() {
                 return Ok(Some(item));
             }
-            if self.given < self.root.prefix.components().len().max(1) {
+            if self.given < self.root.prefix.depth().max(1) {
                 self.descend_prefix();
             } else if let Some(mut listing) = self.listing.take() {
                 if self.list_next(&mut listing) {

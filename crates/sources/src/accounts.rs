@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use std::os::unix::ffi::OsStrExt;
 
-use edge::{SourceError, TreePath};
+use edge::{SourceError, TreePath, compare_by_component};
 use safefs::{Excludes, FoundDirectory, Mount, UserRecord, Users, find_directories};
 use settings::HostingLayout;
 
@@ -184,7 +184,7 @@ impl Search {
             patterns.push((account.user.len(), *uid, read(&filled)?));
         }
         for database in databases {
-            let name = [database.name.clone()];
+            let name = [database.name.as_slice()];
             if left_out.matches(&name, false) {
                 continue;
             }
@@ -273,7 +273,7 @@ fn literal(text: &[u8]) -> Vec<u8> {
 /// Leaves out trees that the walk of another one reaches anyway.
 fn without_nested_sites(mut account: Account) -> Account {
     let mut sites = std::mem::take(&mut account.sites);
-    sites.sort_by(|a, b| a.path.components().cmp(b.path.components()));
+    sites.sort_by(|a, b| compare_by_component(&a.path, &b.path));
     for site in sites {
         let nested = account.sites.iter().any(|outer| {
             site.path.is_within(&outer.path) && site.mount == outer.mount && site.mount.is_some()

@@ -43,12 +43,9 @@ fn nibble(digit: u8) -> Option<u8> {
 /// Gives the database whose dump a snapshot keeps at this path: `ACCOUNT/databases/mariadb/NAME.sql`.
 #[must_use]
 pub fn database_of_path(path: &TreePath) -> Option<Vec<u8>> {
-    let [_, databases, mariadb, file] = path.components() else {
+    let [_, b"databases", b"mariadb", file] = path.parts()[..] else {
         return None;
     };
-    if databases != b"databases" || mariadb != b"mariadb" {
-        return None;
-    }
     let name = std::str::from_utf8(file).ok()?.strip_suffix(".sql")?;
     decode_name(name)
 }

@@ -179,11 +179,10 @@ fn site_roots(accounts: &[Account], excludes: &Arc<Excludes>) -> Result<Vec<Root
     let mut roots = Vec::new();
     for account in accounts {
         for site in &account.sites {
-            let mut prefix = vec![account.id.clone(), b"files".to_vec()];
-            prefix.extend_from_slice(site.path.components());
+            let files = TreePath::new([&account.id[..], b"files"])?;
             roots.push(Root {
+                prefix: files.join(&site.path),
                 path: site.path.clone(),
-                prefix: TreePath::new(prefix)?,
                 excludes: Arc::clone(excludes),
             });
         }

@@ -46,7 +46,7 @@ impl ServerTarget {
 
 impl Target for ServerTarget {
     fn create(&mut self, entry: &Entry) -> Result<(), TargetError> {
-        let holds_dumps = matches!(entry.path.components(), [_, part, ..] if part == b"databases");
+        let holds_dumps = entry.path.components().nth(1) == Some(b"databases");
         if holds_dumps && entry.kind == EntryKind::Directory {
             return Ok(());
         }

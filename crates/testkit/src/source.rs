@@ -100,14 +100,11 @@ impl TreeSource {
     /// Adds or replaces an entry, and adds the directories above it. It gets an inode of its own
     /// unless it has one.
     pub fn add(&mut self, mut spec: FileSpec) {
-        let components = spec.entry.path.components().to_vec();
-        for depth in 1..components.len() {
-            let above = components.get(..depth).unwrap_or_default().to_vec();
-            if let Ok(above) = TreePath::new(above)
-                && !self.specs.contains_key(&above)
-            {
-                self.add(FileSpec::plain(above, EntryKind::Directory));
-            }
+        let above = spec.entry.path.parent();
+        if let Some(above) = above.filter(|above| above.name().is_some())
+            && !self.specs.contains_key(&above)
+        {
+            self.add(FileSpec::plain(above, EntryKind::Directory));
         }
         if spec.entry.inode == 0 {
             self.next_inode += 1;

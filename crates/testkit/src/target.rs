@@ -40,12 +40,10 @@ impl CollectingTarget {
             return Err(error(entry, "refused"));
         }
         let collected = lock(&self.collected);
-        let components = entry.path.components();
-        let above = components.split_last().map_or(&[][..], |(_, above)| above);
-        let has_parent = above.is_empty()
-            || TreePath::new(above.to_vec())
-                .ok()
-                .and_then(|above| collected.get(&above))
+        let above = entry.path.parent().unwrap_or_default();
+        let has_parent = above == TreePath::root()
+            || collected
+                .get(&above)
                 .is_some_and(|above| above.entry.kind == EntryKind::Directory);
         if has_parent {
             Ok(())

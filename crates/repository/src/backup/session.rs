@@ -175,9 +175,9 @@ impl<'scope, 'env> Session<'scope, 'env> {
         let counts = &mut self.walked.counts;
         counts.entries += 1;
         counts.total_bytes += ByteCount::new(node.size_bytes());
-        match (&node.entry.kind, node.entry.path.components()) {
+        match (&node.entry.kind, node.entry.path.split()) {
             (EntryKind::Stream, _) => counts.streams += 1,
-            (EntryKind::Directory, [name]) => self.walked.accounts.push(escape(name)),
+            (EntryKind::Directory, Some(([], name))) => self.walked.accounts.push(escape(name)),
             _ => {}
         }
         self.options.monitor.event(Event::Progress {

@@ -9,7 +9,7 @@ use sealing::{ChunkId, TreeHasher};
 use super::page::{Child, encode_inner, encode_leaf, shared_bytes};
 use super::{
     KEY_BYTES_MAX, OWNER_BYTES_MAX, TARGET_BYTES_MAX, XATTR_BYTES_MAX, XATTR_COUNT_MAX,
-    XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, key_of,
+    XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
 use crate::content::{Bytes, INLINE_BYTES_MAX, LIST_MAX, Node};
 
@@ -64,25 +64,26 @@ impl TreeBuilder {
 
     /// True when an entry may follow the ones before it.
     pub(crate) fn accepts(&self, entry: &Entry) -> bool {
-        key_of(&entry.path) > self.last_key
+        entry.path.key() > self.last_key.as_slice()
     }
 
     /// Adds an entry that was checked by [`check_node`] and [`TreeBuilder::accepts`].
     pub(crate) fn push<E>(&mut self, node: Node, sink: &mut PageSink<'_, E>) -> Result<(), E> {
-        let key = key_of(&node.entry.path);
+        let key = node.entry.path.key();
         let shared = if self.leaf.is_empty() {
             0
         } else {
-            shared_bytes(&self.last_key, &key)
+            shared_bytes(&self.last_key, key)
         };
         let same_xattrs = self
             .leaf
             .last()
             .is_some_and(|last| last.entry.xattrs == node.entry.xattrs);
         self.leaf_weight += weight(&node, same_xattrs) + key.len() - shared;
-        let is_border = self.is_border(0, &key, self.leaf_weight);
+        let is_border = self.is_border(0, key, self.leaf_weight);
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
         self.leaf.push(node);
-        self.last_key = key;
         if is_border {
             self.give_leaf(sink)?;
         }
@@ -130,7 +131,7 @@ impl TreeBuilder {
         let child = Child {
             key: nodes
                 .first()
-                .map(|node| key_of(&node.entry.path))
+                .map(|node| node.entry.path.key().to_vec())
                 .unwrap_or_default(),
             id: sink(encode_leaf(&nodes))?,
             entries: nodes.len() as u64,
@@ -231,10 +232,10 @@ fn xattr_bytes(entry: &Entry) -> usize {
 /// Says what of an entry the format cannot hold.
 pub(crate) fn check_node(node: &Node) -> Result<(), &'static str> {
     let entry = &node.entry;
-    if entry.path.split().is_none() {
+    if entry.path.name().is_none() {
         return Err("the root has no entry of its own");
     }
-    if key_of(&entry.path).len() > KEY_BYTES_MAX {
+    if entry.path.key().len() > KEY_BYTES_MAX {
         return Err("its path is longer than 65,536 bytes");
     }
     let target_fits = match &entry.kind {

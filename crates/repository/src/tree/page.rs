@@ -1,11 +1,11 @@
 //! Pages as they are stored: front-coded keys and columns.
 
-use edge::{Entry, EntryKind, FileTime, Owner, XAttr};
+use edge::{Entry, EntryKind, FileTime, Owner, TreePath, XAttr};
 use sealing::ChunkId;
 
 use super::{
     KEY_BYTES_MAX, OWNER_BYTES_MAX, TARGET_BYTES_MAX, XATTR_COUNT_MAX, XATTR_NAME_BYTES_MAX,
-    XATTR_VALUE_BYTES_MAX, key_of, path_of,
+    XATTR_VALUE_BYTES_MAX,
 };
 use crate::content::{Node, put_content, take_content};
 use crate::wire::{FormatError, Put, Reader, Result};
@@ -34,7 +34,7 @@ pub(crate) enum Page {
 pub(crate) fn encode_inner(children: &[Child]) -> Vec<u8> {
     let mut out = vec![FORM_INNER];
     out.put_count(children.len());
-    put_keys(&mut out, children.iter().map(|child| child.key.clone()));
+    put_keys(&mut out, children.iter().map(|child| child.key.as_slice()));
     for child in children {
         out.extend_from_slice(child.id.as_bytes());
         out.put_varint(child.entries);
@@ -46,7 +46,7 @@ pub(crate) fn encode_inner(children: &[Child]) -> Vec<u8> {
 pub(crate) fn encode_leaf(nodes: &[Node]) -> Vec<u8> {
     let mut out = vec![FORM_LEAF];
     out.put_count(nodes.len());
-    put_keys(&mut out, nodes.iter().map(|node| key_of(&node.entry.path)));
+    put_keys(&mut out, nodes.iter().map(|node| node.entry.path.key()));
     let entries = || nodes.iter().map(|node| &node.entry);
     entries().for_each(|entry| out.push(kind_number(&entry.kind)));
     entries().for_each(|entry| out.put_varint(entry.mode.into()));
@@ -144,7 +144,10 @@ fn decode_leaf(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<Node>> {
         let ((row, device), link_count) = row;
         let ((((row, modified), changed), size_bytes), inode) = row;
         let (((key, kind), mode), owner) = row;
-        let path = path_of(&key).ok_or(FormatError("an entry has no proper path"))?;
+        // The root has no entry of its own.
+        let path = TreePath::from_key(&key)
+            .filter(|path| path.name().is_some())
+            .ok_or(FormatError("an entry has no proper path"))?;
         let has_content = matches!(kind, EntryKind::File | EntryKind::Stream);
         let entry = Entry {
             path,
@@ -169,10 +172,10 @@ fn column<T>(rows: usize, mut take: impl FnMut() -> Result<T>) -> Result<Vec<T>>
     (0..rows).map(|_| take()).collect()
 }
 
-fn put_keys(out: &mut Vec<u8>, keys: impl Iterator<Item = Vec<u8>>) {
-    let mut before = Vec::new();
+fn put_keys<'a>(out: &mut Vec<u8>, keys: impl Iterator<Item = &'a [u8]>) {
+    let mut before = &[][..];
     for key in keys {
-        let shared = shared_bytes(&before, &key);
+        let shared = shared_bytes(before, key);
         out.put_count(shared);
         out.put_bytes(key.get(shared..).unwrap_or_default());
         before = key;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use sealing::ChunkId;
 
+use super::LEVEL_MAX;
 use super::page::{Child, Page, decode_page};
-use super::{LEVEL_MAX, key_of};
 use crate::content::Node;
 use crate::error::ReadError;
 
@@ -60,11 +60,11 @@ impl TreeWalk {
     ) -> Result<Option<Node>, PageLost> {
         loop {
             if let Some(node) = self.leaf.pop_front() {
-                let key = key_of(&node.entry.path);
+                let key = node.entry.path.key();
                 if key.starts_with(&self.prefix) {
                     return Ok(Some(node));
                 }
-                if key > self.prefix {
+                if key > self.prefix.as_slice() {
                     self.inner.clear();
                     self.leaf.clear();
                     return Ok(None);
@@ -137,7 +137,7 @@ mod tests {
     use edge::{Entry, EntryKind, FileTime, Owner, TreePath};
     use sealing::{ChunkKind, Keyring, ScheduleKey};
 
-    use super::super::{TreeBuilder, TreeRoot, below, children};
+    use super::super::{TreeBuilder, TreeRoot, children};
     use super::*;
 
     struct Pages(HashMap<ChunkId, Vec<u8>>, usize);
@@ -227,7 +227,7 @@ mod tests {
         let root = build(&many(), &mut pages, 0);
         for name in ["dir0", "dir57", "dir199"] {
             let directory = TreePath::parse(name.as_bytes()).unwrap();
-            for prefix in [below(&directory), children(&directory)] {
+            for prefix in [directory.key_below(), children(&directory)] {
                 pages.1 = 0;
                 let found = walk(root, prefix, &mut pages);
                 assert_eq!(found.len(), 100);
@@ -236,7 +236,7 @@ mod tests {
             }
         }
         let nothing = TreePath::parse(b"dir2000").unwrap();
-        assert!(walk(root, below(&nothing), &mut pages).is_empty());
+        assert!(walk(root, nothing.key_below(), &mut pages).is_empty());
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
                 Ok(None) => break,
                 Err(lost_page) => {
                     errors += 1;
-                    assert_eq!(lost_page.first_key, key_of(&lost[0].entry.path));
+                    assert_eq!(lost_page.first_key, lost[0].entry.path.key());
                 }
             }
         }

@@ -77,7 +77,7 @@ pub struct Published {
 /// Creates entries of a snapshot on this server.
 pub struct RestoreTarget {
     stages: Vec<Stage>,
-    directories: HashMap<Vec<Vec<u8>>, Arc<Directory>>,
+    directories: HashMap<Vec<u8>, Arc<Directory>>,
     unfinished: Vec<(Entry, Arc<Directory>)>,
     metadata: Arc<Metadata>,
     published: Vec<Published>,
@@ -146,8 +146,7 @@ impl RestoreTarget {
     ) -> Result<Self, TargetError> {
         let mut target = Self::empty(policy, users);
         let (stage, tree) = Stage::inside(directory, base, links)?;
-        let components = base.components().to_vec();
-        target.directories.insert(components, tree);
+        target.directories.insert(base.key_below(), tree);
         target.stages.push(stage);
         Ok(target)
     }
@@ -203,8 +202,8 @@ impl RestoreTarget {
         let descriptor = parent.open()?;
         mkdirat(&descriptor, name, Mode::RWXU)?;
         let directory = parent.own_child(name)?;
-        let components = entry.path.components().to_vec();
-        self.directories.insert(components, Arc::clone(&directory));
+        let key = entry.path.key_below();
+        self.directories.insert(key, Arc::clone(&directory));
         self.unfinished.push((entry.clone(), directory));
         Ok(())
     }

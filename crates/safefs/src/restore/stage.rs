@@ -28,7 +28,7 @@ const UNDO_COUNT_MAX: usize = 10_000;
 /// One restored root under construction.
 pub(super) struct Stage {
     snapshot: TreePath,
-    destination: Vec<Vec<u8>>,
+    destination: TreePath,
     /// The directory that holds the staging directory.
     home: Arc<Directory>,
     stage_name: Vec<u8>,
@@ -53,12 +53,12 @@ impl Stage {
         pool: &Arc<Pool>,
     ) -> Result<Self, TargetError> {
         let fail = |error| failed_at("staging beside", destination.to_string().as_bytes(), error);
-        let Some((parent, name)) = destination.split() else {
+        let Some((parent, name)) = destination.parent().zip(destination.name()) else {
             return Err(fail(io::Error::other(
                 "the root directory is never replaced",
             )));
         };
-        let home = Directory::absolute(parent, pool).map_err(fail)?;
+        let home = Directory::absolute(&parent, pool).map_err(fail)?;
         let purpose = Purpose::Replace {
             name: name.to_vec(),
             undo_name: format!(".backstay-undo-{undo_id}"),
@@ -67,7 +67,7 @@ impl Stage {
         let stage = make_private(&home, &stage_name).map_err(fail)?;
         Ok(Self {
             snapshot: snapshot.clone(),
-            destination: destination.components().to_vec(),
+            destination: destination.clone(),
             home,
             stage_name,
             stage,
@@ -86,8 +86,7 @@ impl Stage {
         let real = make_or_find(directory, links).map_err(fail)?;
         let path = TreePath::parse(real.as_os_str().as_bytes())
             .map_err(|error| fail(io::Error::other(error)))?;
-        let components = path.components();
-        let home = Directory::absolute(components, &Arc::new(Pool::default())).map_err(fail)?;
+        let home = Directory::absolute(&path, &Arc::new(Pool::default())).map_err(fail)?;
         let stage_name = format!("{STAGE_PREFIX}to").into_bytes();
         let prepare = || {
             if let Some(name) = Names::read(&*home.open()?)?.next() {
@@ -103,7 +102,7 @@ impl Stage {
         let (stage, tree) = prepare().map_err(fail)?;
         let stage = Self {
             snapshot: base.clone(),
-            destination: components.to_vec(),
+            destination: path,
             home,
             stage_name,
             stage,
@@ -133,13 +132,11 @@ impl Stage {
         };
         let undo = result.map_err(|error| failed_at("publishing", &self.shown(), error))?;
         let beside = |name: String| {
-            let parent = self.destination.split_last().map(|(_, parent)| parent);
-            let mut path = parent.unwrap_or_default().to_vec();
-            path.push(name.into_bytes());
-            TreePath::new(path).ok()
+            let parent = self.destination.parent().unwrap_or_default();
+            parent.child(name.as_bytes()).ok()
         };
         Ok(Published {
-            destination: TreePath::new(self.destination.clone()).unwrap_or_default(),
+            destination: self.destination.clone(),
             undo: undo.and_then(beside),
         })
     }
@@ -156,7 +153,7 @@ impl Stage {
 
     fn shown(&self) -> Vec<u8> {
         let mut shown = Vec::new();
-        for component in &self.destination {
+        for component in self.destination.components() {
             shown.push(b'/');
             shown.extend_from_slice(component);
         }
@@ -331,7 +328,7 @@ fn make_or_find(directory: &Path, links: Links) -> io::Result<PathBuf> {
     };
     let parent = links.resolve(parent)?;
     let path = TreePath::parse(parent.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    let held = Directory::absolute(path.components(), &Arc::new(Pool::default()))?.open()?;
+    let held = Directory::absolute(&path, &Arc::new(Pool::default()))?.open()?;
     mkdirat(held, name.as_bytes(), Mode::RWXU)?;
     Ok(parent.join(name))
 }
