@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
-const LAST: Duration = Duration::from_secs(300);
+/// The longest wait that a controller may ask for.
+const ASKED_MAX: Duration = Duration::from_secs(300);
 
 /// Counts failures in a row.
 #[derive(Debug, Default)]
@@ -12,8 +13,8 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure and gives how long to wait. `asked` is what the controller asked for.
-    pub(super) fn failed(&mut self, asked: Option<Duration>) -> Duration {
+    /// Counts a failure and gives how long to wait: `longest`, or what the controller asked for.
+    pub(super) fn failed(&mut self, asked: Option<Duration>, longest: Duration) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let mut bytes = [0; 4];
         // Without random bytes every agent waits the whole time, which is also correct.
@@ -21,7 +22,7 @@ impl Backoff {
             Ok(()) => u32::from_le_bytes(bytes),
             Err(_) => u32::MAX,
         };
-        wait(self.failures, share).max(asked.unwrap_or_default().min(LAST))
+        wait(self.failures, share, longest).max(asked.unwrap_or_default().min(ASKED_MAX))
     }
 
     /// Begins anew.
@@ -31,10 +32,10 @@ impl Backoff {
 }
 
 /// Gives `share` (of `u32::MAX`) of the bound after so many failures, never less than a tenth of it.
-fn wait(failures: u32, share: u32) -> Duration {
+fn wait(failures: u32, share: u32, longest: Duration) -> Duration {
     let bound = FIRST
         .saturating_mul(1 << failures.saturating_sub(1).min(9))
-        .min(LAST);
+        .min(longest);
     let part = bound.mul_f64(f64::from(share) / f64::from(u32::MAX));
     part.max(bound / 10)
 }
@@ -44,13 +45,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_grows_to_five_minutes_and_is_spread() {
-        assert_eq!(wait(1, u32::MAX), FIRST);
-        assert_eq!(wait(4, u32::MAX), FIRST * 8);
-        assert_eq!(wait(40, u32::MAX), LAST);
-        assert_eq!(wait(40, 0), LAST / 10);
+    fn waiting_grows_to_its_bound_and_is_spread() {
+        let longest = Duration::from_secs(30);
+        assert_eq!(wait(1, u32::MAX, longest), FIRST);
+        assert_eq!(wait(4, u32::MAX, longest), FIRST * 8);
+        assert_eq!(wait(40, u32::MAX, longest), longest);
+        assert_eq!(wait(40, 0, longest), longest / 10);
         let mut backoff = Backoff::default();
-        assert!(backoff.failed(None) <= FIRST);
-        assert_eq!(backoff.failed(Some(LAST * 2)), LAST);
+        assert!(backoff.failed(None, longest) <= FIRST);
+        assert_eq!(backoff.failed(Some(ASKED_MAX * 2), longest), ASKED_MAX);
     }
 }

@@ -17,7 +17,15 @@ use super::identity::Identity;
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How long connecting may take.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
+///
+/// Short, because it ends the growing pauses in which the kernel repeats its first packet.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the kernel asks whether the controller is there.
+/// It answers for the process, so nobody is woken; and it keeps the way open through NAT.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+/// How often it asks then, and how long what was sent may stay unacknowledged.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+const SILENT_MAX: Duration = Duration::from_secs(20);
 /// How long a call may take that the controller answers at once.
 const CALL_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a watch may take: the longest wait and some.
@@ -190,6 +198,9 @@ pub(super) fn http(verifier: Arc<Pinned>) -> Result<reqwest::Client, CallError> 
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIME_MAX)
+        .tcp_keepalive(ASK_AFTER)
+        .tcp_keepalive_interval(ASK_EVERY)
+        .tcp_user_timeout(SILENT_MAX)
         .pool_max_idle_per_host(1)
         .pool_idle_timeout(Duration::from_secs(20))
         .build()

@@ -24,7 +24,7 @@ pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
                 Err(DaemonError::Call(error)) => {
                     tracing::debug!("{}", crate::log::chain(&error));
                     tokio::select! {
-                        () = tokio::time::sleep(backoff.failed(error.after())) => {}
+                        () = tokio::time::sleep(backoff.failed(error.after(), shared.retry_max())) => {}
                         () = shared.reached.notified() => {}
                     }
                 }

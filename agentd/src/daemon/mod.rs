@@ -21,6 +21,7 @@ pub use join::{JoinFailure, join as join_with, main as join};
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ledger::{Ledger, LedgerError};
 use model::{Exit, Instant};
@@ -35,6 +36,12 @@ pub use identity::IdentityError;
 use client::Client;
 use identity::Identity;
 use noticed::Noticed;
+
+/// The longest wait between two attempts to reach a controller that is away.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The note in the ledger that says how long the controller holds a watch, in seconds.
+const POLL_NOTE: &str = "poll_secs";
 
 /// Says why the daemon ends or an action of it failed.
 #[derive(Debug, Error)]
@@ -112,6 +119,8 @@ struct Shared {
     look: Notify,
     /// The controller answered: whoever waits to try again may do so now.
     reached: Notify,
+    /// How long the controller holds a watch.
+    poll: Cell<Option<Duration>>,
     /// A unit was changed by hand: it is to be put right.
     repair: Cell<bool>,
     /// What is said about commands beside what the ledger says.
@@ -196,6 +205,7 @@ impl Shared {
         let mut ledger = Ledger::open(&places.ledger())?;
         commands::end_half_started(&mut ledger)?;
         let stream = stream(&mut ledger)?;
+        let poll = ledger.note(POLL_NOTE)?.and_then(|text| text.parse().ok());
         let client = Client::new(&identity)?;
         let shared = Self {
             places,
@@ -207,6 +217,7 @@ impl Shared {
             tell: Notify::new(),
             look: Notify::new(),
             reached: Notify::new(),
+            poll: Cell::new(poll.map(Duration::from_secs)),
             repair: Cell::new(false),
             said: RefCell::default(),
             refused: RefCell::default(),
@@ -233,8 +244,28 @@ impl Shared {
                 self.client.call(method, path, body).await
             }
             other => other,
-        };
-        Ok(answer?)
+        }?;
+        self.reached.notify_waiters();
+        Ok(answer)
+    }
+
+    /// Gives the longest wait between two attempts: what waited for the network is to be told
+    /// within two polls, and connecting takes a while too.
+    fn retry_max(&self) -> Duration {
+        self.poll.get().unwrap_or(RETRY_MAX).min(RETRY_MAX)
+    }
+
+    /// Notes how long the controller holds a watch; also for the time after a restart without it.
+    fn set_poll(&self, secs: u32) -> Result<(), DaemonError> {
+        let poll = Duration::from_secs(secs.into());
+        // Zero is said by a controller that stops.
+        if secs > 0 && self.poll.get() != Some(poll) {
+            self.ledger
+                .borrow()
+                .set_note(POLL_NOTE, &secs.to_string())?;
+            self.poll.set(Some(poll));
+        }
+        Ok(())
     }
 
     /// Takes a boot number higher than any that this agent or its controller knows.

@@ -20,6 +20,7 @@ pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
     hand_over(shared).await;
     commands::dispatch(shared).await?;
     loop {
+        let mut is_away = false;
         let wait = match ask(shared).await {
             Ok(progress) => {
                 backoff.succeeded();
@@ -40,7 +41,8 @@ pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
                 }
                 let unknown =
                     matches!(&error, CallError::Refused { code, .. } if code == "unknown_agent");
-                let wait = backoff.failed(error.after());
+                is_away = true;
+                let wait = backoff.failed(error.after(), shared.retry_max());
                 if unknown {
                     wait.max(UNKNOWN_WAIT)
                 } else {
@@ -49,10 +51,12 @@ pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
             }
             Err(error) => return Err(error),
         };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // A person who sent SIGHUP does not want to wait for a backoff.
-            () = shared.reached.notified(), if !wait.is_zero() => {}
+        if !wait.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // It was reached by another call, or a person who sent SIGHUP does not want to wait.
+                () = shared.reached.notified(), if is_away => {}
+            }
         }
         // Work whose start failed before is tried again at each poll.
         commands::dispatch(shared).await?;
@@ -71,7 +75,7 @@ async fn ask(shared: &Shared) -> Result<bool, DaemonError> {
     if shared.delivered.get() != Some(watch.last_seq) || backlog(shared)? {
         shared.tell.notify_one();
     }
-    shared.reached.notify_waiters();
+    shared.set_poll(watch.wait_secs)?;
     let mut progress = began.elapsed() >= IDLE_MIN;
     if let Some(envelope) = &watch.generation {
         progress |= take(shared, envelope).await?;
