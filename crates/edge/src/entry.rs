@@ -1,5 +1,7 @@
 //! One entry of a tree: what a source yields, a snapshot records and a target creates.
 
+use std::sync::Arc;
+
 use crate::path::TreePath;
 
 /// A file system time: seconds since the epoch and nanoseconds within the second (0–999,999,999).
@@ -70,8 +72,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Permission bits, with set-uid, set-gid and sticky: 0–0o7777.
     pub mode: u32,
-    /// Who owns it.
-    pub owner: Owner,
+    /// Who owns it; shared, since neighbours mostly have one owner.
+    pub owner: Arc<Owner>,
     /// When its content changed last.
     pub modified: FileTime,
     /// When its inode changed last; zero for streams.
@@ -84,6 +86,6 @@ pub struct Entry {
     pub device: u64,
     /// Number of names of the inode; a file with more than one may be a hard link.
     pub link_count: u64,
-    /// Extended attributes, sorted by name.
+    /// Extended attributes, sorted by name. The opener of a file gives them, the walk does not.
     pub xattrs: Vec<XAttr>,
 }

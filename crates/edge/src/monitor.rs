@@ -2,6 +2,8 @@
 
 use model::{ByteCount, DestinationName};
 
+use crate::path::TreePath;
+
 /// What a run is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -26,8 +28,8 @@ pub enum Phase {
 pub enum Event<'a> {
     /// A phase began.
     Phase(Phase),
-    /// Work is about to look at this object, escaped by [`model::escape`].
-    Object(&'a str),
+    /// Work is about to look at this entry.
+    Object(&'a TreePath),
     /// Totals so far in this phase.
     Progress {
         /// Entries done.

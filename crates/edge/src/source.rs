@@ -66,14 +66,15 @@ pub type Opener = Box<dyn FnMut() -> Result<(Entry, Box<dyn Content>), SourceErr
 /// The next thing that a source has to say.
 pub enum SourceItem {
     /// An entry, with a way to its content when it is a file or stream. The opener gives the entry
-    /// as it was when opened, which is what the snapshot records.
+    /// as it was when opened, which is what the snapshot records; a file's extended attributes come
+    /// with it only, since a file whose change time is as before still has those of before.
     Entry(Entry, Option<Opener>),
     /// Something that could not be read. The walk goes on.
     Failed(SourceError),
 }
 
 /// A walk over everything that one run backs up.
-pub trait Source {
+pub trait Source: Send {
     /// Gives the next item, entries in the order of their paths, or `None` at the end. The parent
     /// of every entry was given before it; the root is not given.
     ///

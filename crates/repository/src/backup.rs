@@ -3,6 +3,7 @@
 //! What is new is read, cut, compressed and sealed once and goes to the replicas that lack it.
 //! A replica that fails is left behind; the others go on. Order at each: packs, index, snapshot.
 
+mod ahead;
 mod copy;
 mod parent;
 mod pipeline;
@@ -17,6 +18,7 @@ use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 use crate::snapshot::NewSnapshot;
+use ahead::Ahead;
 use copy::Copy;
 pub(crate) use copy::{list_packs, read_pack, write_segment};
 use parent::Parent;
@@ -166,7 +168,7 @@ fn store(
         };
         let pipeline = Pipeline::start(scope, copies, options);
         let mut session = Session::new(copies, first.domain.keyring(), *options, pipeline, parent);
-        session.walk(source);
+        session.walk(Ahead::start(scope, source));
         session.finish()
     })
 }

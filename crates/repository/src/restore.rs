@@ -157,11 +157,10 @@ impl Restore<'_> {
 
     fn node(&mut self, node: Node) {
         let path = &node.entry.path;
-        let shown = path.to_string();
-        self.monitor.event(Event::Object(&shown));
+        self.monitor.event(Event::Object(path));
         if self.is_below_lost(path) {
             let error = "its directory could not be restored".to_owned();
-            return self.failed(shown, error, ErrorClass::Never);
+            return self.failed(path.to_string(), error, ErrorClass::Never);
         }
         match node.entry.kind {
             EntryKind::File | EntryKind::Stream => self.file(node),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::status::{self, Identity};
 
 /// How many directories of one walk or restore keep their descriptor.
-pub(crate) const DESCRIPTORS_MAX: usize = 64;
+pub(crate) const DESCRIPTORS_MAX: usize = 192;
 
 /// Flags that every open has: close on exec, follow nothing, never wait, never own a terminal.
 pub(crate) const CAREFUL: OFlags = OFlags::CLOEXEC

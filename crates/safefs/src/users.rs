@@ -7,8 +7,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use edge::Owner;
+
+use crate::directory::lock;
 
 /// Longest accepted user or group file, in bytes.
 const TABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -34,6 +37,17 @@ pub struct Users {
     user_ids: HashMap<Vec<u8>, u32>,
     group_names: HashMap<u32, Vec<u8>>,
     group_ids: HashMap<Vec<u8>, u32>,
+    latest: Latest,
+}
+
+/// The owner that was asked for last: neighbours mostly have one.
+#[derive(Debug, Default)]
+struct Latest(Mutex<Arc<Owner>>);
+
+impl Clone for Latest {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl Users {
@@ -74,13 +88,19 @@ impl Users {
 
     /// Gives numbers with the names that belong to them here.
     #[must_use]
-    pub fn owner(&self, uid: u32, gid: u32) -> Owner {
-        Owner {
-            uid,
-            gid,
-            user: self.user_names.get(&uid).cloned().unwrap_or_default(),
-            group: self.group_names.get(&gid).cloned().unwrap_or_default(),
+    pub fn owner(&self, uid: u32, gid: u32) -> Arc<Owner> {
+        let mut latest = lock(&self.latest.0);
+        // Without a name it may be what the cache begins with.
+        let is_known = (latest.uid, latest.gid) == (uid, gid) && !latest.user.is_empty();
+        if !is_known {
+            *latest = Arc::new(Owner {
+                uid,
+                gid,
+                user: self.user_names.get(&uid).cloned().unwrap_or_default(),
+                group: self.group_names.get(&gid).cloned().unwrap_or_default(),
+            });
         }
+        Arc::clone(&latest)
     }
 
     /// Gives the ids of an owner on this server: by name where the name is known, else by number.
@@ -151,7 +171,7 @@ mod tests {
     #[test]
     fn owners_are_mapped_by_name_then_by_number() {
         let users = Users::parse(PASSWD, GROUP);
-        let mut owner = users.owner(1000, 1001);
+        let mut owner = Owner::clone(&users.owner(1000, 1001));
         owner.uid = 4444;
         owner.gid = 5555;
         assert_eq!(users.ids(&owner), (1000, 1001));

@@ -292,11 +292,14 @@ impl RootWalk {
             Box::new(move || place.open()) as Opener
         });
         let mut entry = status.entry(path, kind, &self.users);
-        match attributes(descriptor, name) {
-            Ok(xattrs) => entry.xattrs = xattrs,
-            Err(error) => {
-                let error = failed("reading attributes of", &self.object(&entry.path), error);
-                self.ready.push_back(SourceItem::Failed(error));
+        // Those of a file come with its content.
+        if opener.is_none() {
+            match attributes(descriptor, name) {
+                Ok(xattrs) => entry.xattrs = xattrs,
+                Err(error) => {
+                    let error = failed("reading attributes of", &self.object(&entry.path), error);
+                    self.ready.push_back(SourceItem::Failed(error));
+                }
             }
         }
         self.ready.push_back(SourceItem::Entry(entry, opener));

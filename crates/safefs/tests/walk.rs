@@ -347,10 +347,10 @@ fn attributes_links_and_owners_are_recorded() {
         ["/acc/files/file", "/acc/files/link", "/acc/files/other"]
     );
     let (opened, _, _) = read(seen[2].1.as_mut().unwrap());
+    let attributes: Vec<_> = opened.xattrs.iter().map(|x| x.name.as_slice()).collect();
+    assert_eq!(attributes, [b"user.a", b"user.b"]);
+    assert_eq!(opened.xattrs[1].value, large);
     for entry in [&seen[2].0, &opened] {
-        let attributes: Vec<_> = entry.xattrs.iter().map(|x| x.name.as_slice()).collect();
-        assert_eq!(attributes, [b"user.a", b"user.b"]);
-        assert_eq!(entry.xattrs[1].value, large);
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(entry.inode, metadata.ino());
         assert_eq!(entry.device, metadata.dev());

@@ -204,7 +204,7 @@ struct DumpSource {
     service: DumpService,
     entries: std::collections::btree_map::IntoIter<TreePath, Option<Vec<u8>>>,
     taken_at: FileTime,
-    owner: Owner,
+    owner: Arc<Owner>,
 }
 
 impl DumpSource {

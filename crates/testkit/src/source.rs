@@ -44,12 +44,12 @@ impl FileSpec {
             path,
             kind,
             mode: 0o644,
-            owner: Owner {
+            owner: Arc::new(Owner {
                 uid: 1000,
                 gid: 1000,
                 user: b"acme".to_vec(),
                 group: b"acme".to_vec(),
-            },
+            }),
             modified: LONG_AGO,
             changed: LONG_AGO,
             size_bytes: 0,

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use edge::{Entry, EntryKind, Event, Opener, Source, SourceError, SourceItem};
+use edge::{Entry, EntryKind, Event, Opener, SourceError, SourceItem};
 use model::{ByteCount, ErrorClass, Failure, escape};
 use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 
+use super::ahead::Ahead;
 use super::copy::Copy;
 use super::parent::Parent;
 use super::pipeline::{FrameJob, NewPack, Pipeline};
@@ -91,7 +92,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
     }
 
     /// Walks the source to its end, or until the work is cancelled or every replica is lost.
-    pub(super) fn walk(&mut self, source: &mut dyn Source) {
+    pub(super) fn walk(&mut self, mut source: Ahead) {
         loop {
             if self.options.monitor.is_cancelled() {
                 self.walked.is_cancelled = true;
@@ -142,11 +143,10 @@ impl<'scope, 'env> Session<'scope, 'env> {
     }
 
     fn entry(&mut self, entry: Entry, opener: Option<Opener>) -> Result<(), Stopped> {
-        let shown = entry.path.to_string();
-        self.options.monitor.event(Event::Object(&shown));
+        self.options.monitor.event(Event::Object(&entry.path));
         if !self.tree.accepts(&entry) {
             self.failed(
-                shown,
+                entry.path.to_string(),
                 "it came twice or out of order".to_owned(),
                 ErrorClass::Never,
             );
@@ -163,6 +163,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
             },
         };
         if let Err(reason) = check_node(&node) {
+            let shown = node.entry.path.to_string();
             self.failed(shown, reason.to_owned(), ErrorClass::Never);
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! Pages as they are stored: front-coded keys and columns.
 
+use std::sync::Arc;
+
 use edge::{Entry, EntryKind, FileTime, Owner, TreePath, XAttr};
 use sealing::ChunkId;
 
@@ -242,20 +244,20 @@ fn take_table<T: Clone>(
     })
 }
 
-fn put_owner(out: &mut Vec<u8>, owner: &Owner) {
+fn put_owner(out: &mut Vec<u8>, owner: &Arc<Owner>) {
     out.put_varint(owner.uid.into());
     out.put_varint(owner.gid.into());
     out.put_bytes(&owner.user);
     out.put_bytes(&owner.group);
 }
 
-fn take_owner(reader: &mut Reader<'_>) -> Result<Owner> {
-    Ok(Owner {
+fn take_owner(reader: &mut Reader<'_>) -> Result<Arc<Owner>> {
+    Ok(Arc::new(Owner {
         uid: reader.small(u32::MAX)?,
         gid: reader.small(u32::MAX)?,
         user: reader.bytes(OWNER_BYTES_MAX)?.to_vec(),
         group: reader.bytes(OWNER_BYTES_MAX)?.to_vec(),
-    })
+    }))
 }
 
 fn put_xattrs(out: &mut Vec<u8>, xattrs: &Vec<XAttr>) {
@@ -342,12 +344,12 @@ mod tests {
             path: TreePath::parse(path).unwrap(),
             kind,
             mode: 0o4755,
-            owner: Owner {
+            owner: Arc::new(Owner {
                 uid: 33,
                 gid: 33,
                 user: b"www-data".to_vec(),
                 group: b"www-data".to_vec(),
-            },
+            }),
             modified: FileTime {
                 secs: -5,
                 nanos: 999_999_999,

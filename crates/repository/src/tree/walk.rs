@@ -133,8 +133,9 @@ impl TreeWalk {
 mod tests {
     use std::collections::HashMap;
     use std::convert::Infallible;
+    use std::sync::Arc;
 
-    use edge::{Entry, EntryKind, FileTime, Owner, TreePath};
+    use edge::{Entry, EntryKind, FileTime, TreePath};
     use sealing::{ChunkKind, Keyring, ScheduleKey};
 
     use super::super::{TreeBuilder, TreeRoot, children};
@@ -158,7 +159,7 @@ mod tests {
                 path,
                 kind: EntryKind::Directory,
                 mode: 0o755,
-                owner: Owner::default(),
+                owner: Arc::default(),
                 modified: FileTime::default(),
                 changed: FileTime::default(),
                 size_bytes: 0,

@@ -39,10 +39,10 @@ impl Session<'_, '_> {
         entry: Entry,
         opener: Option<Opener>,
     ) -> Result<Option<Node>, Stopped> {
-        let shown = entry.path.to_string();
+        let shown = || entry.path.to_string();
         let Some(mut opener) = opener else {
             let error = "the source gives no way to its content".to_owned();
-            self.failed(shown, error, ErrorClass::Never);
+            self.failed(shown(), error, ErrorClass::Never);
             return Ok(None);
         };
         let mut last = None;
@@ -52,7 +52,7 @@ impl Session<'_, '_> {
                 Ok(Attempt::Changed(node)) => last = node.or(last),
                 Err(ReadFailure::Stopped) => return Err(Stopped),
                 Err(ReadFailure::Failed { error, class }) => {
-                    self.failed(shown, error, class);
+                    self.failed(shown(), error, class);
                     return Ok(last);
                 }
             }
@@ -62,7 +62,7 @@ impl Session<'_, '_> {
         } else {
             "changed while it was read"
         };
-        self.failed(shown, kept.to_owned(), ErrorClass::RetryLater);
+        self.failed(shown(), kept.to_owned(), ErrorClass::RetryLater);
         Ok(last)
     }
 
