@@ -37,6 +37,8 @@ fn two_missed_occurrences_become_one_run_and_one_missed_row() -> Result<()> {
         .collect();
     states.sort_unstable();
     assert_eq!(states, ["missed", "ok"], "{runs:?}");
+    let missed = runs.iter().find(|run| run["state"] == "missed").unwrap();
+    assert_eq!(missed["summary"], "missed: the server was off");
     let mut due: Vec<_> = runs
         .iter()
         .map(|run| run["due_at"].as_str().unwrap())
