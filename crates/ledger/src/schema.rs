@@ -97,14 +97,17 @@ impl Ledger {
     ///
     /// As [`Ledger::open`]; also `Open` when there is no ledger.
     pub fn open_read_only(path: &Path) -> Result<Self, LedgerError> {
-        let at = |source| LedgerError::Open {
-            path: show(path),
-            source,
+        let connection = match read_only(path, path) {
+            // SQLite makes side files to read, which it cannot on a file system that takes nothing.
+            // Without a log beside it nobody changes the file, so it can be read as it is.
+            Err(LedgerError::Open { source, .. })
+                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen)
+                    && !side_file(path, "-wal").exists() =>
+            {
+                read_only(path, Path::new(&as_it_is(path)))?
+            }
+            opened => opened?,
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(at)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
-        check_version(&connection, path)?;
         Ok(Self {
             connection,
             home: path.parent().unwrap_or(Path::new("/")).to_owned(),
@@ -181,6 +184,34 @@ fn open_patiently(path: &Path) -> Result<Connection, LedgerError> {
             opened => return opened,
         }
     }
+}
+
+/// Opens and tries a file for reading; `name` is how SQLite is to be told of it.
+fn read_only(path: &Path, name: &Path) -> Result<Connection, LedgerError> {
+    let at = |source| LedgerError::Open {
+        path: show(path),
+        source,
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(name, flags).map_err(at)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
+    check_version(&connection, path)?;
+    Ok(connection)
+}
+
+/// Names a file for SQLite as one that nobody changes. Source: <https://sqlite.org/uri.html>.
+fn as_it_is(path: &Path) -> String {
+    let text = show(path).replace('%', "%25");
+    let text = text.replace('?', "%3f").replace('#', "%23");
+    format!("file:{text}?immutable=1")
+}
+
+fn side_file(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 fn may_pass(error: &LedgerError) -> bool {
@@ -316,6 +347,20 @@ mod tests {
             panic!("opened");
         };
         assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_ledger_at_rest_reads_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("100% ours?#.db");
+        Ledger::open(&path).unwrap().set_note("a", "b").unwrap();
+        assert!(!side_file(&path, "-wal").exists());
+        let connection = read_only(&path, Path::new(&as_it_is(&path))).unwrap();
+        let value: String = connection
+            .query_row("SELECT value FROM note", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(value, "b");
+        assert!(!side_file(&path, "-shm").exists());
     }
 
     #[test]
