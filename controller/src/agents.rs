@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::api::Body;
-use crate::live::{Counted, TaskChange};
+use crate::live::{Counted, Line, TaskChange};
 use crate::problem::Problem;
 use crate::server::{App, stopped};
 use crate::store::{self, Issuer, Server};
@@ -38,8 +38,7 @@ pub(crate) async fn authenticate(app: &App, parts: &Parts, body: &[u8]) -> Resul
     let agent = proof.agent;
     let server = app
         .store
-        .read(move |c| store::server_by_agent(c, agent))
-        .await?
+        .glance(|c| store::server_by_agent(c, agent))?
         .ok_or_else(|| refused("unknown_agent", "this agent is not in the fleet"))?;
     let signed = SignedParts {
         method: parts.method.as_str(),
@@ -51,6 +50,9 @@ pub(crate) async fn authenticate(app: &App, parts: &Parts, body: &[u8]) -> Resul
         .verify(&server.key, &signed)
         .map_err(|error| refused("wrong_signature", &error.to_string()))?;
     count(app, &server, &proof).await?;
+    if let Some(line) = parts.extensions.get::<Line>() {
+        line.hold(&app.live, &server.id);
+    }
     if app.live.seen(&server.id, Moment::now(), crate::now()) {
         app.events.send(
             "server.status",
@@ -212,20 +214,19 @@ pub(crate) async fn watch(
 }
 
 async fn look(app: &App, server: &Arc<Server>, query: &WatchQuery) -> Result<Watch, Problem> {
-    let (id, stream, seen) = (server.id.clone(), query.stream.clone(), query.seen);
+    let (id, stream, seen) = (&server.id, &query.stream, query.seen);
     let (saved, delivered, generation, commands, last_seq) = app
         .store
-        .read(move |c| {
-            let server = store::server(c, &id)?;
+        .glance(|c| {
+            let server = store::server(c, id)?;
             Ok((
                 server.generation_saved,
                 server.generation_delivered,
-                store::newer_generation(c, &id, seen)?,
-                store::pending_envelopes(c, &id, crate::now())?,
-                store::last_seq(c, &id, &stream)?,
+                store::newer_generation(c, id, seen)?,
+                store::pending_envelopes(c, id, crate::now())?,
+                store::last_seq(c, id, stream)?,
             ))
         })
-        .await
         .map_err(|problem| match problem.code {
             "not_found" => refused("unknown_agent", "this server was removed from the fleet"),
             _ => problem,

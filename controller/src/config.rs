@@ -43,7 +43,7 @@ pub struct Config {
     pub names: Vec<String>,
     /// The one directory with everything that must survive.
     pub state_dir: PathBuf,
-    /// How long an agent's watch is held, in seconds; 1 to 50.
+    /// How long an agent's watch is held, in seconds; 1 to 240.
     pub watch_secs: u32,
 }
 

@@ -1,7 +1,7 @@
 //! What is known only while the controller runs: who is online, replay windows, progress.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant as Moment};
 
 use model::Instant;
@@ -35,6 +35,8 @@ struct Agent {
     window: u64,
     seen: Option<(Moment, Instant)>,
     online: bool,
+    /// Connections that are open.
+    lines: usize,
     tasks: Vec<Progress>,
     passed_on: Option<Moment>,
     wake: Arc<Notify>,
@@ -44,8 +46,39 @@ struct Agent {
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     agents: Mutex<HashMap<String, Agent>>,
-    /// Rings when an agent comes online and its absence must be noticed some day.
-    pub(crate) arrivals: Notify,
+    /// Rings when an agent came or its last connection ended: its absence may have to be noticed.
+    pub(crate) moves: Notify,
+}
+
+/// A connection; from its first signed request on it says that its agent is there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Line {
+    held: Arc<OnceLock<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    live: Arc<Live>,
+    server: String,
+}
+
+impl Line {
+    /// Notes whose connection it is. A second agent on one connection is not counted.
+    pub(crate) fn hold(&self, live: &Arc<Live>, server: &str) {
+        self.held.get_or_init(|| {
+            live.with(server, |agent| agent.lines = agent.lines.saturating_add(1));
+            Held {
+                live: Arc::clone(live),
+                server: server.to_owned(),
+            }
+        });
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.live.hung_up(&self.server, Moment::now(), crate::now());
+    }
 }
 
 impl Live {
@@ -88,18 +121,35 @@ impl Live {
             !std::mem::replace(&mut agent.online, true)
         });
         if came {
-            self.arrivals.notify_one();
+            self.moves.notify_one();
         }
         came
     }
 
-    /// Gives whether an agent is online, and when it was last heard since the controller started.
-    pub(crate) fn status(&self, server: &str) -> (bool, Option<Instant>) {
-        self.with(server, |agent| (agent.online, agent.seen.map(|(_, at)| at)))
+    /// Notes that a connection of an agent ended. Until then it was there.
+    fn hung_up(&self, server: &str, moment: Moment, at: Instant) {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have been removed from the fleet meanwhile.
+        let Some(agent) = agents.get_mut(server) else {
+            return;
+        };
+        agent.lines = agent.lines.saturating_sub(1);
+        if agent.lines == 0 {
+            agent.seen = Some((moment, at));
+            self.moves.notify_one();
+        }
     }
 
-    /// Marks those offline that were not heard for `silence`, and gives them; then the moment at
-    /// which the next one may be.
+    /// Gives whether an agent is online, and when it was last there since the controller started.
+    pub(crate) fn status(&self, server: &str, now: Instant) -> (bool, Option<Instant>) {
+        self.with(server, |agent| {
+            let seen = agent.seen.map(|(_, at)| at);
+            (agent.online, if agent.lines > 0 { Some(now) } else { seen })
+        })
+    }
+
+    /// Marks those offline that have had no connection for `silence`, and gives them; then the
+    /// moment at which the next one may be.
     pub(crate) fn expire(
         &self,
         now: Moment,
@@ -108,7 +158,10 @@ impl Live {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         let mut next: Option<Moment> = None;
-        for (server, agent) in agents.iter_mut().filter(|(_, agent)| agent.online) {
+        for (server, agent) in agents.iter_mut() {
+            if !agent.online || agent.lines > 0 {
+                continue;
+            }
             let Some((moment, at)) = agent.seen else {
                 continue;
             };
@@ -124,12 +177,15 @@ impl Live {
         (gone, next)
     }
 
-    /// Gives when each agent that is online was last heard.
-    pub(crate) fn last_heard(&self) -> Vec<(String, Instant)> {
+    /// Gives when each agent was last there.
+    pub(crate) fn last_heard(&self, now: Instant) -> Vec<(String, Instant)> {
         let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         agents
             .iter()
-            .filter_map(|(server, agent)| Some((server.clone(), agent.seen?.1)))
+            .filter_map(|(server, agent)| {
+                let at = if agent.lines > 0 { now } else { agent.seen?.1 };
+                Some((server.clone(), at))
+            })
             .collect()
     }
 
@@ -270,7 +326,32 @@ mod tests {
         let gone = vec![("s".to_owned(), at)];
         assert_eq!(live.expire(start + silence, silence), (gone, None));
         assert_eq!(live.expire(start + silence, silence), (Vec::new(), None));
-        assert!(!live.status("s").0);
+        assert!(!live.status("s", at).0);
         assert!(live.seen("s", start + silence, at));
+    }
+
+    #[test]
+    fn an_agent_is_online_while_it_has_a_connection() {
+        let live = Arc::new(Live::default());
+        let at = Instant::from_secs(5);
+        let silence = Duration::from_secs(100);
+        let (first, second) = (Line::default(), Line::default());
+        let later = Moment::now() + silence * 1000;
+        assert!(live.seen("s", Moment::now(), at));
+        first.hold(&live, "s");
+        first.hold(&live, "s");
+        second.hold(&live, "s");
+        assert_eq!(live.expire(later, silence), (Vec::new(), None));
+        drop(first);
+        assert_eq!(live.expire(later, silence), (Vec::new(), None));
+        let clone = second.clone();
+        drop(second);
+        assert_eq!(live.expire(later, silence), (Vec::new(), None));
+        assert_eq!(live.status("s", at.plus_secs(9)).1, Some(at.plus_secs(9)));
+        drop(clone);
+        let (gone, _) = live.expire(Moment::now(), silence);
+        assert!(gone.is_empty());
+        let (gone, next) = live.expire(later, silence);
+        assert_eq!((gone.len(), next), (1, None));
     }
 }

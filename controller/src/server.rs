@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +23,7 @@ use tower::ServiceExt as _;
 use crate::certificate::{Identity, IdentityError, make_state_dir};
 use crate::config::Config;
 use crate::events::Events;
-use crate::live::Live;
+use crate::live::{Line, Live};
 use crate::store::{Store, StoreError};
 use crate::throttle::Throttle;
 use crate::{api, store};
@@ -31,6 +32,14 @@ use crate::{api, store};
 const CONNECTIONS_MAX: usize = 12_000;
 /// How long a TLS handshake or the head of a request may take.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long an agent may be without a connection before it is offline: it may start anew.
+const ABSENT_MAX: Duration = Duration::from_secs(30);
+/// How long a connection may be silent before the kernel asks whether the other side is there.
+/// Its kernel answers, so nobody is woken; a connection that is dead ends a minute after it died.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+/// How often it asks then, and how long what was sent may stay unacknowledged.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+const SILENT_MAX: Duration = Duration::from_secs(30);
 /// "Address family not supported", on Linux.
 const EAFNOSUPPORT: i32 = 97;
 /// How long requests may go on after a stop was asked for.
@@ -253,18 +262,19 @@ async fn talk(
     router: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
-    // Without it small answers wait for the acknowledgement of earlier ones.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "TCP_NODELAY");
+    if let Err(error) = prepare(&stream) {
+        tracing::debug!(%peer, %error, "a connection could not be prepared");
     }
     let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIME_MAX, acceptor.accept(stream)).await else {
         return;
     };
+    let line = Line::default();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let router = router.clone();
+        let (router, line) = (router.clone(), line.clone());
         async move {
             let mut request: Request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(line);
             Ok::<_, Infallible>(match router.oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -294,11 +304,22 @@ async fn talk(
     }
 }
 
-/// Tells browsers when an agent was not heard for two polls. Sleeps while nobody is online.
+/// Sets what keeps a connection fast, and what ends it when the other side is gone without a word.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    // Without it small answers wait for the acknowledgement of earlier ones.
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ASK_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, ASK_EVERY)?;
+    let millis = u32::try_from(SILENT_MAX.as_millis()).unwrap_or(u32::MAX);
+    Ok(sockopt::set_tcp_user_timeout(stream, millis)?)
+}
+
+/// Tells browsers when an agent has had no connection for a while. Sleeps while all have one.
 async fn notice_absence(app: App) {
-    let silence = Duration::from_secs(u64::from(app.watch_secs) * 2 + 10);
     loop {
-        let (gone, next) = app.live.expire(std::time::Instant::now(), silence);
+        let now = std::time::Instant::now();
+        let (gone, next) = app.live.expire(now, ABSENT_MAX);
         for (server, at) in gone {
             app.events.send(
                 "server.status",
@@ -317,13 +338,13 @@ async fn notice_absence(app: App) {
         }
         match next {
             Some(moment) => tokio::time::sleep_until(moment.into()).await,
-            None => app.live.arrivals.notified().await,
+            None => app.live.moves.notified().await,
         }
     }
 }
 
 async fn keep_last_heard(app: &App) {
-    let heard = app.live.last_heard();
+    let heard = app.live.last_heard(crate::now());
     let written = app
         .store
         .write(move |c| {

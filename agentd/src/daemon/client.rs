@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
 
 use super::identity::Identity;
+use super::wait;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -40,6 +41,9 @@ pub enum CallError {
     /// No answer; results stay queued.
     #[error("the controller does not answer")]
     Offline(#[source] reqwest::Error),
+    /// It holds the connection, and the answer does not come.
+    #[error("the controller does not answer in time")]
+    Late,
     /// The controller has too much to do.
     #[error("the controller asks to come back later ({status})")]
     Busy {
@@ -129,8 +133,9 @@ impl Client {
         let time = super::now().secs();
         let proof = RequestProof::sign(&self.key, &parts, self.boot.get(), counter, time);
         let url = format!("https://{}{path}", self.host);
-        let request = if method == "GET" {
-            self.http.get(url).timeout(WATCH_TIME_MAX)
+        let is_watch = method == "GET";
+        let request = if is_watch {
+            self.http.get(url)
         } else {
             self.http.post(url).timeout(CALL_TIME_MAX)
         };
@@ -141,7 +146,13 @@ impl Client {
                 .body(body),
             None => request,
         };
-        answer(request).await
+        if !is_watch {
+            return answer(request).await;
+        }
+        tokio::select! {
+            answer = answer(request) => answer,
+            () = wait::pause(WATCH_TIME_MAX) => Err(CallError::Late),
+        }
     }
 }
 
@@ -202,7 +213,8 @@ pub(super) fn http(verifier: Arc<Pinned>) -> Result<reqwest::Client, CallError> 
         .tcp_keepalive_interval(ASK_EVERY)
         .tcp_user_timeout(SILENT_MAX)
         .pool_max_idle_per_host(1)
-        .pool_idle_timeout(Duration::from_secs(20))
+        // The controller closes what is idle; a timer here would wake the process for nothing.
+        .pool_idle_timeout(None)
         .build()
         .map_err(|error| CallError::Tls(Box::new(error)))
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use settings::Settings;
 
 use super::backoff::Backoff;
-use super::{DaemonError, Places, Shared, commands, local, now};
+use super::{DaemonError, Places, Shared, commands, local, now, wait};
 
 /// How long changes are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
     loop {
         tokio::select! {
             () = shared.look.notified() => tokio::time::sleep(SETTLE).await,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = wait::pause(LOOK_EVERY) => {}
         }
         if shared.repair.take() {
             repair(shared).await;

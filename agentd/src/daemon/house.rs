@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ledger::{Ledger, LedgerError};
 
-use super::{DaemonError, Shared, now};
+use super::{DaemonError, Shared, now, wait};
 
 /// How often the ledger is looked through.
 pub(super) const TIDY_EVERY: Duration = Duration::from_secs(600);
@@ -29,7 +29,7 @@ pub(super) async fn run(shared: &Shared) -> Result<(), DaemonError> {
             &shared.places.root,
             Audience::Controller,
         );
-        tokio::time::sleep(TIDY_EVERY).await;
+        wait::pause(TIDY_EVERY).await;
     }
 }
 

@@ -14,6 +14,7 @@ mod identity;
 mod join;
 mod local;
 mod noticed;
+mod wait;
 mod watch;
 
 pub use join::{JoinFailure, join as join_with, main as join};
@@ -182,7 +183,7 @@ async fn serve(places: Places, noticed: &mut Noticed) -> Result<(), DaemonError>
         }
         tokio::select! {
             noticed = noticed.identity() => noticed?,
-            () = tokio::time::sleep(house::TIDY_EVERY) => {}
+            () = wait::pause(house::TIDY_EVERY) => {}
         }
     };
     drop(ledger);

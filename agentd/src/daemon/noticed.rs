@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::{DaemonError, Places, Shared};
+use super::{DaemonError, Places, Shared, wait};
 
 /// Directories of drop-ins that are watched at most.
 const DROP_INS_MAX: usize = 20_000;
@@ -42,7 +42,7 @@ impl Noticed {
         let system = |doing: &'static str| DaemonError::system(doing);
         let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .map_err(io::Error::from)
-            .and_then(wait_on)
+            .and_then(wait::on)
             .map_err(system("preparing to watch files"))?;
         let mut noticed = Self {
             queue,
@@ -71,12 +71,12 @@ impl Noticed {
 
     /// Watches a path when it is there; a directory that is not has nothing to notice.
     fn add(&mut self, path: &Path, kind: Kind) {
-        let flags = WatchFlags::CLOSE_WRITE
-            | WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO
-            | WatchFlags::DELETE_SELF;
+        let settled = WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::DELETE_SELF;
+        let flags = match kind {
+            // Apply writes beside and renames: what comes before the rename is no news.
+            Kind::Generations => settled,
+            _ => settled | WatchFlags::CLOSE_WRITE | WatchFlags::CREATE | WatchFlags::MOVED_FROM,
+        };
         match inotify::add_watch(self.queue.get_ref(), path, flags) {
             Ok(watch) => {
                 self.watches.insert(watch, kind);
@@ -158,14 +158,6 @@ impl Shared {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "an OwnedFd stays open while the queue has it; the successor needs unsafe"
-)]
-fn wait_on(queue: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(queue)
-}
-
 fn touch(path: &Path) -> io::Result<()> {
     std::fs::OpenOptions::new()
         .create(true)
@@ -227,9 +219,16 @@ mod tests {
         }
         let noticed = Noticed::open(&places).unwrap();
         let news = || read(noticed.queue.get_ref(), &noticed.watches);
-        std::fs::write(generations.join("status.json"), "{}").unwrap();
+        let replace = |name: &str| {
+            let beside = generations.join(format!("{name}.tmp"));
+            std::fs::write(&beside, "{}").unwrap();
+            std::fs::rename(beside, generations.join(name)).unwrap();
+        };
+        replace("status.json");
         assert_eq!(news().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        std::fs::write(generations.join("applied.json"), "{}").unwrap();
+        replace("applied.json");
+        assert_eq!(news().unwrap(), [Kind::Configuration]);
+        std::fs::remove_file(generations.join("applied.json")).unwrap();
         assert_eq!(news().unwrap(), [Kind::Configuration]);
     }
 }

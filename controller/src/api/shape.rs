@@ -77,7 +77,7 @@ pub(crate) struct ServerItem {
 impl ServerItem {
     /// Shows a server; `held` is how many schedules the controller holds for it.
     pub(crate) fn new(server: Server, live: &Live, held: usize) -> Self {
-        let (online, heard) = live.status(&server.id);
+        let (online, heard) = live.status(&server.id, crate::now());
         let reported = server.reported;
         let local = reported
             .schedules

@@ -78,6 +78,7 @@ type Job = Box<dyn FnOnce(&Connection) -> Committed + Send>;
 pub(crate) struct Store {
     writer: SyncSender<Job>,
     reader: Arc<Mutex<Connection>>,
+    glancer: Arc<Mutex<Connection>>,
 }
 
 impl Store {
@@ -85,6 +86,7 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let writing = schema::open(path)?;
         let reading = schema::open(path)?;
+        let glancing = schema::open(path)?;
         let (writer, jobs) = mpsc::sync_channel(QUEUE_MAX);
         std::thread::Builder::new()
             .name("writer".into())
@@ -93,6 +95,7 @@ impl Store {
         Ok(Self {
             writer,
             reader: Arc::new(Mutex::new(reading)),
+            glancer: Arc::new(Mutex::new(glancing)),
         })
     }
 
@@ -123,6 +126,17 @@ impl Store {
             TrySendError::Disconnected(_) => ended(),
         })?;
         answered.await.map_err(|_| ended())?
+    }
+
+    /// Reads a few rows by their keys, on this thread: handing them to another would take longer
+    /// than reading them, and wake it. Agents' requests read so.
+    pub(crate) fn glance<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let mut connection = self.glancer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.transaction()?;
+        work(&transaction)
     }
 
     /// Reads, without waiting for writers.

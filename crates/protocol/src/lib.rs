@@ -43,7 +43,7 @@ pub const BATCH_BYTES_MAX: usize = 256 << 10;
 pub const REPORT_BYTES_MAX: usize = 4 << 20;
 
 /// The longest time that a controller holds a watch request, in seconds.
-pub const WATCH_SECS_MAX: u32 = 50;
+pub const WATCH_SECS_MAX: u32 = 240;
 
 /// Appends a field with its length in front, so that no two lists of fields have the same bytes.
 ///
