@@ -37,13 +37,14 @@ pub trait FileSink: Send {
 }
 
 /// Creates entries. Parents come before children; directories get their times in `finish`.
-pub trait Target {
+/// Files are opened, written and finished by several threads at once.
+pub trait Target: Send + Sync {
     /// Creates an entry without content: directory, symbolic link, special file.
     ///
     /// # Errors
     ///
     /// `TargetError`; the restore goes on without it and everything below it.
-    fn create(&mut self, entry: &Entry) -> Result<(), TargetError>;
+    fn create(&self, entry: &Entry) -> Result<(), TargetError>;
 
     /// Begins a file or stream of `entry.size_bytes`; `extents` are given when it has holes.
     ///
@@ -51,7 +52,7 @@ pub trait Target {
     ///
     /// `TargetError`; the restore goes on without it.
     fn open(
-        &mut self,
+        &self,
         entry: &Entry,
         extents: Option<&[Extent]>,
     ) -> Result<Box<dyn FileSink>, TargetError>;
@@ -61,7 +62,7 @@ pub trait Target {
     /// # Errors
     ///
     /// `TargetError`; the restore goes on without it.
-    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError>;
+    fn link(&self, entry: &Entry, first: &TreePath) -> Result<(), TargetError>;
 
     /// Ends the restore: directories get owner, mode and times, deepest first. Gives what failed.
     fn finish(&mut self) -> Vec<TargetError>;

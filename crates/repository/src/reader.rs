@@ -17,7 +17,7 @@ use crate::wire::FormatError;
 /// Frames whose distance is at most this are fetched with one request.
 const GAP_BYTES_MAX: u64 = 1024 * 1024;
 /// One request fetches at most this, unless a single frame is larger.
-const REQUEST_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const REQUEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Opened frames that are kept: pages near each other are read together.
 const RECENT_FRAMES: usize = 8;
 /// Packs whose ciphers are kept.

@@ -1,6 +1,7 @@
 //! Restoring: plans reads in pack order, verifies every chunk, collects what fails and goes on.
 
 mod files;
+mod workers;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +14,8 @@ use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{PageLost, TreeWalk};
 use crate::view::{View, find};
-use files::Batch;
+use files::{Batch, Done};
+use workers::Workers;
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
@@ -35,7 +37,7 @@ pub struct RestoreReport {
 
 /// What became of the first name of an inode.
 enum FirstName {
-    /// It waits in the batch.
+    /// It is under way.
     Waiting,
     /// It was finished.
     Finished(TreePath),
@@ -43,13 +45,14 @@ enum FirstName {
 
 struct Restore<'a> {
     reader: ChunkReader<'a>,
-    target: &'a mut dyn Target,
+    target: &'a dyn Target,
+    workers: Workers,
     monitor: &'a dyn Monitor,
     report: RestoreReport,
     batch: Batch,
     first_names: HashMap<(u64, u64), FirstName>,
-    /// Further names of inodes whose first name is in the batch.
-    further_names: Vec<Node>,
+    /// Further names of inodes whose first name is under way.
+    further_names: HashMap<(u64, u64), Vec<Node>>,
     /// Directories that could not be made.
     lost: BTreeSet<TreePath>,
 }
@@ -70,29 +73,43 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, RepositoryError> {
         monitor.event(Event::Phase(Phase::Planning));
-        let mut restore = Restore {
-            reader: ChunkReader::new(&self.domain, &self.index),
-            target,
-            monitor,
-            report: RestoreReport::default(),
-            batch: Batch::default(),
-            first_names: HashMap::new(),
-            further_names: Vec::new(),
-            lost: BTreeSet::new(),
-        };
-        let single = restore.single_entries(snapshot, paths)?;
-        monitor.event(Event::Phase(Phase::Restoring));
-        for node in single {
-            restore.node(node);
+        let mut report = std::thread::scope(|scope| {
+            let target = &*target;
+            let mut restore = Restore {
+                reader: ChunkReader::new(&self.domain, &self.index),
+                target,
+                workers: Workers::start(scope, (&self.domain, &self.index), target),
+                monitor,
+                report: RestoreReport::default(),
+                batch: Batch::default(),
+                first_names: HashMap::new(),
+                further_names: HashMap::new(),
+                lost: BTreeSet::new(),
+            };
+            restore.run(snapshot, paths)?;
+            Ok::<_, RepositoryError>(restore.report)
+        })?;
+        for error in target.finish() {
+            report.failed(monitor, error.object.clone(), chain(&error));
         }
-        for path in outermost(paths) {
-            restore.everything_below(snapshot, path);
+        Ok(report)
+    }
+}
+
+impl RestoreReport {
+    fn failed(&mut self, monitor: &dyn Monitor, object: String, error: String) {
+        monitor.event(Event::Failed {
+            object: &object,
+            error: &error,
+        });
+        self.failed += 1;
+        if self.failures.len() < FAILURE_COUNT_MAX {
+            self.failures.push(Failure {
+                object,
+                error,
+                class: ErrorClass::Never,
+            });
         }
-        restore.flush();
-        for error in restore.target.finish() {
-            restore.failed(error.object.clone(), chain(&error), ErrorClass::Never);
-        }
-        Ok(restore.report)
     }
 }
 
@@ -107,6 +124,24 @@ fn outermost(paths: &[TreePath]) -> BTreeSet<&TreePath> {
 }
 
 impl Restore<'_> {
+    fn run(&mut self, snapshot: &Snapshot, paths: &[TreePath]) -> Result<(), RepositoryError> {
+        let single = self.single_entries(snapshot, paths)?;
+        self.monitor.event(Event::Phase(Phase::Restoring));
+        for node in single {
+            self.node(node);
+        }
+        for path in outermost(paths) {
+            self.everything_below(snapshot, path);
+        }
+        self.flush();
+        while let Some(done) = self.workers.take() {
+            self.all_done(done);
+            // When a first name failed, the next one became the first.
+            self.flush();
+        }
+        Ok(())
+    }
+
     /// Looks up the paths themselves and the directories above them, in order.
     fn single_entries(
         &mut self,
@@ -124,7 +159,7 @@ impl Restore<'_> {
                 Some(node) => found.push(node),
                 None => {
                     let error = "the snapshot does not hold it".to_owned();
-                    self.failed(path.to_string(), error, ErrorClass::Never);
+                    self.failed(path.to_string(), error);
                 }
             }
         }
@@ -148,11 +183,7 @@ impl Restore<'_> {
 
     fn page_lost(&mut self, lost: &PageLost) {
         let from = TreePath::from_key(&lost.first_key).unwrap_or_default();
-        self.failed(
-            format!("entries from {from} on"),
-            chain(&*lost.error),
-            ErrorClass::Never,
-        );
+        self.failed(format!("entries from {from} on"), chain(&*lost.error));
     }
 
     fn node(&mut self, node: Node) {
@@ -160,7 +191,7 @@ impl Restore<'_> {
         self.monitor.event(Event::Object(path));
         if self.is_below_lost(path) {
             let error = "its directory could not be restored".to_owned();
-            return self.failed(path.to_string(), error, ErrorClass::Never);
+            return self.failed(path.to_string(), error);
         }
         match node.entry.kind {
             EntryKind::File | EntryKind::Stream => self.file(node),
@@ -194,7 +225,7 @@ impl Restore<'_> {
                 if entry.kind == EntryKind::Directory {
                     self.lost.insert(entry.path);
                 }
-                self.failed(shown, chain(&error), ErrorClass::Never);
+                self.failed(shown, chain(&error));
             }
         }
     }
@@ -205,13 +236,13 @@ impl Restore<'_> {
         let inode = (entry.device, entry.inode);
         if entry.kind == EntryKind::File && entry.link_count > 1 {
             match self.first_names.get(&inode) {
-                Some(FirstName::Waiting) => return self.further_names.push(node),
+                Some(FirstName::Waiting) => {
+                    return self.further_names.entry(inode).or_default().push(node);
+                }
                 Some(FirstName::Finished(first)) => {
                     return match self.target.link(entry, first) {
                         Ok(()) => self.restored(0),
-                        Err(error) => {
-                            self.failed(entry.path.to_string(), chain(&error), ErrorClass::Never);
-                        }
+                        Err(error) => self.failed(entry.path.to_string(), chain(&error)),
                     };
                 }
                 None => {
@@ -225,50 +256,61 @@ impl Restore<'_> {
             .map(|content| self.reader.chunk_list(content));
         match list.transpose() {
             Ok(list) => self.batch.add(node, list.unwrap_or_default()),
-            Err(error) => self.file_failed(&node, chain(&error)),
+            Err(error) => self.file_done(&node, Err(chain(&error))),
         }
         if self.batch.is_full() {
             self.flush();
         }
     }
 
-    /// Restores what waits, and then the further names that waited for it.
+    /// Hands out what waits, and takes what is finished.
     fn flush(&mut self) {
         while !self.batch.is_empty() {
             let batch = std::mem::take(&mut self.batch);
-            for (node, result) in batch.write(&mut self.reader, self.target) {
-                match result {
-                    Ok(bytes) => self.file_finished(&node, bytes),
-                    Err(error) => self.file_failed(&node, error),
+            if !self.workers.give(batch) {
+                return;
+            }
+            while let Some(done) = self.workers.try_take() {
+                self.all_done(done);
+            }
+        }
+    }
+
+    fn all_done(&mut self, done: Vec<Done>) {
+        for (node, result) in done {
+            self.file_done(&node, result);
+        }
+        self.monitor.event(Event::Progress {
+            entries: self.report.entries,
+            bytes: self.report.bytes,
+            bytes_expected: None,
+        });
+    }
+
+    fn file_done(&mut self, node: &Node, result: Result<u64, String>) {
+        let entry = &node.entry;
+        let inode = (entry.device, entry.inode);
+        let is_linked = entry.kind == EntryKind::File && entry.link_count > 1;
+        match result {
+            Ok(bytes) => {
+                if is_linked {
+                    let first = FirstName::Finished(entry.path.clone());
+                    self.first_names.insert(inode, first);
                 }
+                self.restored(bytes);
             }
-            let entries = self.report.entries;
-            let bytes = self.report.bytes;
-            self.monitor.event(Event::Progress {
-                entries,
-                bytes,
-                bytes_expected: None,
-            });
-            // When the first name failed, the next one becomes the first and may wait again.
-            for node in std::mem::take(&mut self.further_names) {
-                self.file(node);
+            Err(error) => {
+                if is_linked {
+                    self.first_names.remove(&inode);
+                }
+                self.failed(entry.path.to_string(), error);
             }
         }
-    }
-
-    fn file_finished(&mut self, node: &Node, bytes: u64) {
-        let entry = &node.entry;
-        if entry.link_count > 1 {
-            let first = FirstName::Finished(entry.path.clone());
-            self.first_names.insert((entry.device, entry.inode), first);
+        if is_linked {
+            for further in self.further_names.remove(&inode).unwrap_or_default() {
+                self.file(further);
+            }
         }
-        self.restored(bytes);
-    }
-
-    fn file_failed(&mut self, node: &Node, error: String) {
-        let entry = &node.entry;
-        self.first_names.remove(&(entry.device, entry.inode));
-        self.failed(entry.path.to_string(), error, ErrorClass::Never);
     }
 
     fn is_below_lost(&self, path: &TreePath) -> bool {
@@ -280,18 +322,7 @@ impl Restore<'_> {
         self.report.bytes += ByteCount::new(bytes);
     }
 
-    fn failed(&mut self, object: String, error: String, class: ErrorClass) {
-        self.monitor.event(Event::Failed {
-            object: &object,
-            error: &error,
-        });
-        self.report.failed += 1;
-        if self.report.failures.len() < FAILURE_COUNT_MAX {
-            self.report.failures.push(Failure {
-                object,
-                error,
-                class,
-            });
-        }
+    fn failed(&mut self, object: String, error: String) {
+        self.report.failed(self.monitor, object, error);
     }
 }

@@ -45,7 +45,7 @@ impl ServerTarget {
 }
 
 impl Target for ServerTarget {
-    fn create(&mut self, entry: &Entry) -> Result<(), TargetError> {
+    fn create(&self, entry: &Entry) -> Result<(), TargetError> {
         let holds_dumps = entry.path.components().nth(1) == Some(b"databases");
         if holds_dumps && entry.kind == EntryKind::Directory {
             return Ok(());
@@ -54,7 +54,7 @@ impl Target for ServerTarget {
     }
 
     fn open(
-        &mut self,
+        &self,
         entry: &Entry,
         extents: Option<&[Extent]>,
     ) -> Result<Box<dyn FileSink>, TargetError> {
@@ -67,7 +67,7 @@ impl Target for ServerTarget {
         }
     }
 
-    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
+    fn link(&self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
         self.files.link(entry, first)
     }
 

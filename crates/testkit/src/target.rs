@@ -66,7 +66,7 @@ fn error(entry: &Entry, text: &str) -> TargetError {
 }
 
 impl Target for CollectingTarget {
-    fn create(&mut self, entry: &Entry) -> Result<(), TargetError> {
+    fn create(&self, entry: &Entry) -> Result<(), TargetError> {
         self.check(entry)?;
         self.keep(Collected {
             entry: entry.clone(),
@@ -78,7 +78,7 @@ impl Target for CollectingTarget {
     }
 
     fn open(
-        &mut self,
+        &self,
         entry: &Entry,
         extents: Option<&[Extent]>,
     ) -> Result<Box<dyn FileSink>, TargetError> {
@@ -96,7 +96,7 @@ impl Target for CollectingTarget {
         }))
     }
 
-    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
+    fn link(&self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
         self.check(entry)?;
         let original = lock(&self.collected).get(first).cloned();
         let original = original.ok_or_else(|| error(entry, "its first name is not there"))?;

@@ -11,12 +11,15 @@ use crate::error::chain;
 use crate::index::Record;
 use crate::reader::{ChunkReader, plan_runs};
 
-/// Files that are open at the same time.
-const FILE_COUNT_MAX: usize = 128;
+/// Files of a batch.
+const FILE_COUNT_MAX: usize = 1024;
 /// Content after which a batch is written.
-const BATCH_BYTES: u64 = 64 * 1024 * 1024;
+const BATCH_BYTES: u64 = 16 * 1024 * 1024;
 /// Content that is planned and read at a time.
-const WINDOW_BYTES: u64 = 32 * 1024 * 1024;
+const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A file of a batch: its number of content bytes, or why it failed.
+pub(super) type Done = (Node, Result<u64, String>);
 
 /// Files that are restored together.
 #[derive(Default)]
@@ -28,12 +31,22 @@ pub(super) struct Batch {
 struct Job {
     node: Node,
     list: Vec<ChunkRef>,
-    sink: Option<Box<dyn FileSink>>,
+    state: State,
+    /// Chunks still to be written.
+    left: usize,
     /// Content bytes before each extent, when the file has holes.
     starts: Vec<u64>,
-    error: Option<String>,
     /// Chunks of a stream that wait for their turn.
     waiting: BTreeMap<u64, Vec<u8>>,
+}
+
+/// Files are opened when their first chunk is there and finished with their last, so that few are
+/// open at a time.
+enum State {
+    Untouched,
+    Open(Box<dyn FileSink>),
+    Finished,
+    Failed(String),
 }
 
 /// One chunk to be written.
@@ -56,10 +69,10 @@ impl Batch {
         });
         self.jobs.push(Job {
             starts: starts.collect(),
+            left: list.len(),
             node,
             list,
-            sink: None,
-            error: None,
+            state: State::Untouched,
             waiting: BTreeMap::new(),
         });
     }
@@ -73,13 +86,9 @@ impl Batch {
     }
 
     /// Restores all files; gives for each its number of content bytes or why it failed.
-    pub(super) fn write(
-        mut self,
-        reader: &mut ChunkReader<'_>,
-        target: &mut dyn Target,
-    ) -> Vec<(Node, Result<u64, String>)> {
+    pub(super) fn write(mut self, reader: &mut ChunkReader<'_>, target: &dyn Target) -> Vec<Done> {
         for job in &mut self.jobs {
-            job.open(target);
+            job.begin(target);
         }
         let mut window = Vec::new();
         let mut window_bytes = 0;
@@ -102,16 +111,21 @@ impl Batch {
                 data_offset += u64::from(chunk.length);
                 window_bytes += u64::from(chunk.length);
                 if window_bytes >= WINDOW_BYTES {
-                    self.write_window(reader, &mut window);
+                    self.write_window(reader, target, &mut window);
                     window_bytes = 0;
                 }
             }
         }
-        self.write_window(reader, &mut window);
-        self.jobs.into_iter().map(Job::finish).collect()
+        self.write_window(reader, target, &mut window);
+        self.jobs.into_iter().map(Job::done).collect()
     }
 
-    fn write_window(&mut self, reader: &mut ChunkReader<'_>, window: &mut Vec<Piece>) {
+    fn write_window(
+        &mut self,
+        reader: &mut ChunkReader<'_>,
+        target: &dyn Target,
+        window: &mut Vec<Piece>,
+    ) {
         window.sort_by_key(|piece| {
             (
                 piece.record.pack,
@@ -141,7 +155,7 @@ impl Batch {
                         Err(error) => Err(chain(error)),
                     };
                     match chunk {
-                        Ok(bytes) => self.write_chunk(piece, bytes),
+                        Ok(bytes) => self.write_chunk(piece, bytes, target),
                         Err(error) => self.fail(piece.job, error),
                     }
                 }
@@ -156,17 +170,21 @@ impl Batch {
             }
         }
         window.clear();
-        self.jobs.iter_mut().for_each(Job::write_waiting);
+        for job in &mut self.jobs {
+            job.write_waiting(target);
+        }
     }
 
-    fn write_chunk(&mut self, piece: &Piece, bytes: &[u8]) {
+    fn write_chunk(&mut self, piece: &Piece, bytes: &[u8], target: &dyn Target) {
         let Some(job) = self.jobs.get_mut(piece.job) else {
             return;
         };
         if job.node.entry.kind == EntryKind::Stream {
             job.waiting.insert(piece.data_offset, bytes.to_vec());
         } else {
+            job.open(target);
             job.write_data(piece.data_offset, bytes);
+            job.chunk_written();
         }
     }
 
@@ -186,20 +204,15 @@ fn extents(node: &Node) -> &[Extent] {
 }
 
 impl Job {
-    fn open(&mut self, target: &mut dyn Target) {
-        let content = self.node.content.as_ref();
-        let (inline, extents) = match content {
-            Some(content) => {
-                let inline = match &content.bytes {
-                    Bytes::Inline(bytes) => bytes.clone(),
-                    Bytes::Nothing | Bytes::Chunks { .. } => Vec::new(),
-                };
-                (inline, content.extents.clone())
-            }
-            None => (Vec::new(), None),
+    /// Checks that lengths agree, and restores what has no chunks.
+    fn begin(&mut self, target: &dyn Target) {
+        let inline = match self.node.content.as_mut().map(|content| &mut content.bytes) {
+            Some(Bytes::Inline(bytes)) => std::mem::take(bytes),
+            Some(Bytes::Nothing | Bytes::Chunks { .. }) | None => Vec::new(),
         };
         let held = inline.len() as u64 + self.list_bytes();
-        let expected = match &extents {
+        let content = self.node.content.as_ref();
+        let expected = match content.and_then(|content| content.extents.as_ref()) {
             Some(extents) => extents.iter().map(|extent| extent.length).sum(),
             None => self.node.entry.size_bytes,
         };
@@ -208,13 +221,42 @@ impl Job {
                 "the snapshot holds {held} bytes of content, its entry says {expected}"
             ));
         }
-        match target.open(&self.node.entry, extents.as_deref()) {
-            Ok(sink) => self.sink = Some(sink),
-            Err(error) => return self.fail(chain(&error)),
+        if self.left == 0 {
+            self.open(target);
+            if !inline.is_empty() {
+                self.write_data(0, &inline);
+            }
+            self.finish();
         }
-        if !inline.is_empty() {
-            self.write_data(0, &inline);
+    }
+
+    fn open(&mut self, target: &dyn Target) {
+        if !matches!(self.state, State::Untouched) {
+            return;
         }
+        let content = self.node.content.as_ref();
+        let extents = content.and_then(|content| content.extents.as_deref());
+        match target.open(&self.node.entry, extents) {
+            Ok(sink) => self.state = State::Open(sink),
+            Err(error) => self.fail(chain(&error)),
+        }
+    }
+
+    fn chunk_written(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Finished) {
+            State::Open(sink) => match sink.finish() {
+                Ok(()) => State::Finished,
+                Err(error) => State::Failed(chain(&error)),
+            },
+            other => other,
+        };
     }
 
     fn list_bytes(&self) -> u64 {
@@ -258,14 +300,16 @@ impl Job {
         places
     }
 
-    fn write_waiting(&mut self) {
+    fn write_waiting(&mut self, target: &dyn Target) {
         for (offset, bytes) in std::mem::take(&mut self.waiting) {
+            self.open(target);
             self.write_at(offset, &bytes);
+            self.chunk_written();
         }
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) {
-        if let Some(sink) = &mut self.sink
+        if let State::Open(sink) = &mut self.state
             && let Err(error) = sink.write_at(offset, bytes)
         {
             self.fail(chain(&error));
@@ -274,17 +318,18 @@ impl Job {
 
     /// Gives up the file; the sink is dropped without finishing. The first reason counts.
     fn fail(&mut self, error: String) {
-        self.sink = None;
         self.waiting.clear();
-        self.error.get_or_insert(error);
+        if !matches!(self.state, State::Failed(_)) {
+            self.state = State::Failed(error);
+        }
     }
 
-    fn finish(self) -> (Node, Result<u64, String>) {
+    fn done(self) -> Done {
         let bytes = self.node.size_bytes();
-        let result = match (self.error, self.sink) {
-            (Some(error), _) => Err(error),
-            (None, Some(sink)) => sink.finish().map(|()| bytes).map_err(|error| chain(&error)),
-            (None, None) => Err("it was not opened".to_owned()),
+        let result = match self.state {
+            State::Finished => Ok(bytes),
+            State::Failed(error) => Err(error),
+            State::Untouched | State::Open(_) => Err("not all of it was restored".to_owned()),
         };
         (self.node, result)
     }

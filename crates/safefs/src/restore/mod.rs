@@ -13,13 +13,13 @@ mod stage;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
 use model::escape;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
 
-use crate::directory::{CAREFUL, Directory, Pool};
+use crate::directory::{CAREFUL, Directory, Pool, lock};
 use crate::users::Users;
 
 use metadata::Metadata;
@@ -77,8 +77,9 @@ pub struct Published {
 /// Creates entries of a snapshot on this server.
 pub struct RestoreTarget {
     stages: Vec<Stage>,
-    directories: HashMap<Vec<u8>, Arc<Directory>>,
-    unfinished: Vec<(Entry, Arc<Directory>)>,
+    /// By [`TreePath::key_below`].
+    directories: Mutex<HashMap<Vec<u8>, Arc<Directory>>>,
+    unfinished: Mutex<Vec<(Entry, Arc<Directory>)>>,
     metadata: Arc<Metadata>,
     published: Vec<Published>,
 }
@@ -146,7 +147,7 @@ impl RestoreTarget {
     ) -> Result<Self, TargetError> {
         let mut target = Self::empty(policy, users);
         let (stage, tree) = Stage::inside(directory, base, links)?;
-        target.directories.insert(base.key_below(), tree);
+        lock(&target.directories).insert(base.key_below(), tree);
         target.stages.push(stage);
         Ok(target)
     }
@@ -154,8 +155,8 @@ impl RestoreTarget {
     fn empty(policy: Policy, users: Users) -> Self {
         Self {
             stages: Vec::new(),
-            directories: HashMap::new(),
-            unfinished: Vec::new(),
+            directories: Mutex::default(),
+            unfinished: Mutex::default(),
             metadata: Arc::new(Metadata::new(policy, users)),
             published: Vec::new(),
         }
@@ -184,8 +185,8 @@ impl RestoreTarget {
             return Ok(place);
         }
         let held = path.split().and_then(|(parent, name)| {
-            let directory = self.directories.get(parent)?;
-            Some((Arc::clone(directory), name.to_vec()))
+            let directory = lock(&self.directories).get(parent).map(Arc::clone)?;
+            Some((directory, name.to_vec()))
         });
         held.ok_or_else(|| {
             let why = "its directory was not restored, or it is outside of what is restored";
@@ -194,7 +195,7 @@ impl RestoreTarget {
     }
 
     fn make_directory(
-        &mut self,
+        &self,
         entry: &Entry,
         parent: &Arc<Directory>,
         name: &[u8],
@@ -203,8 +204,8 @@ impl RestoreTarget {
         mkdirat(&descriptor, name, Mode::RWXU)?;
         let directory = parent.own_child(name)?;
         let key = entry.path.key_below();
-        self.directories.insert(key, Arc::clone(&directory));
-        self.unfinished.push((entry.clone(), directory));
+        lock(&self.directories).insert(key, Arc::clone(&directory));
+        lock(&self.unfinished).push((entry.clone(), directory));
         Ok(())
     }
 
@@ -234,7 +235,7 @@ impl RestoreTarget {
     fn finish_directories(&mut self) -> Vec<TargetError> {
         let mut errors = Vec::new();
         // Parents were made first, so the deepest are at the end.
-        for (entry, directory) in self.unfinished.drain(..).rev() {
+        for (entry, directory) in lock(&self.unfinished).drain(..).rev() {
             let applied = directory
                 .open()
                 .and_then(|descriptor| self.metadata.apply_to_descriptor(&descriptor, &entry));
@@ -247,7 +248,7 @@ impl RestoreTarget {
 }
 
 impl Target for RestoreTarget {
-    fn create(&mut self, entry: &Entry) -> Result<(), TargetError> {
+    fn create(&self, entry: &Entry) -> Result<(), TargetError> {
         if self.is_above(&entry.path) {
             return Ok(());
         }
@@ -261,7 +262,7 @@ impl Target for RestoreTarget {
     }
 
     fn open(
-        &mut self,
+        &self,
         entry: &Entry,
         _extents: Option<&[Extent]>,
     ) -> Result<Box<dyn FileSink>, TargetError> {
@@ -280,7 +281,7 @@ impl Target for RestoreTarget {
         )))
     }
 
-    fn link(&mut self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
+    fn link(&self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {
         let (from, from_name) = self.place(first)?;
         let (to, to_name) = self.place(&entry.path)?;
         let link = || -> io::Result<()> {
@@ -292,7 +293,7 @@ impl Target for RestoreTarget {
 
     fn finish(&mut self) -> Vec<TargetError> {
         let mut errors = self.finish_directories();
-        self.directories.clear();
+        lock(&self.directories).clear();
         for mut stage in self.stages.drain(..) {
             match stage.publish() {
                 Ok(published) => self.published.push(published),

@@ -18,6 +18,8 @@ pub(super) struct Sink {
     place: (Arc<Directory>, Vec<u8>),
     entry: Entry,
     metadata: Arc<Metadata>,
+    /// Where the last byte written so far ends.
+    end: u64,
     is_finished: bool,
 }
 
@@ -33,12 +35,13 @@ impl Sink {
             place,
             entry,
             metadata,
+            end: 0,
             is_finished: false,
         }
     }
 
     fn complete(&self) -> io::Result<()> {
-        if self.entry.kind == EntryKind::File {
+        if self.entry.kind == EntryKind::File && self.end != self.entry.size_bytes {
             ftruncate(&self.file, self.entry.size_bytes)?;
         }
         self.metadata.apply_to_descriptor(&self.file, &self.entry)
@@ -59,6 +62,7 @@ impl FileSink for Sink {
             rest = rest.get(written..).unwrap_or_default();
             position = position.saturating_add(u64::try_from(written).unwrap_or(0));
         }
+        self.end = self.end.max(position);
         Ok(())
     }
 
