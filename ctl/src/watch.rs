@@ -1,7 +1,7 @@
 //! Watching work that this program does itself: a bar on a terminal, silence elsewhere.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use edge::{Event, Monitor, Phase};
 use indicatif::ProgressBar;
@@ -17,7 +17,14 @@ const TICK: Duration = Duration::from_millis(120);
 pub struct Watch {
     bar: ProgressBar,
     work: &'static str,
-    phase: Mutex<&'static str>,
+    shown: Mutex<Shown>,
+}
+
+/// What the bar says now.
+struct Shown {
+    phase: &'static str,
+    /// News come thousands of times a second; the bar takes them when it moves.
+    at: Option<Moment>,
 }
 
 impl Watch {
@@ -28,7 +35,10 @@ impl Watch {
         Self {
             bar,
             work,
-            phase: Mutex::new("opening"),
+            shown: Mutex::new(Shown {
+                phase: "opening",
+                at: None,
+            }),
         }
     }
 }
@@ -55,22 +65,28 @@ impl Monitor for Watch {
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Phase(next) => {
-                *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = said(next);
-                self.bar.set_message(said(next));
+                let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+                shown.phase = said(next);
+                shown.at = None;
+                self.bar.set_message(shown.phase);
             }
             Event::Progress {
                 entries,
                 bytes,
                 bytes_expected,
             } => {
-                let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+                if shown.at.is_some_and(|at| at.elapsed() < TICK) {
+                    return;
+                }
+                shown.at = Some(Moment::now());
                 follow::set(
                     &self.bar,
                     &Progress {
                         id: RunId::from_bytes([0; 16]),
                         schedule: String::new(),
                         work: self.work.to_owned(),
-                        phase: phase.to_owned(),
+                        phase: shown.phase.to_owned(),
                         entries,
                         bytes,
                         bytes_expected: bytes_expected.filter(|bytes| *bytes > ByteCount::ZERO),

@@ -169,7 +169,6 @@ impl Rounds<'_> {
                     bench.tool.name()
                 )));
             }
-            remove(&bench.target())?;
         }
         for bench in &tools {
             report.cost(
@@ -189,6 +188,10 @@ impl Rounds<'_> {
                 bench.tool,
                 extent(&bench.repository())?.1,
             );
+        }
+        // Only now: for a minute ext4 passes over inodes that were just deleted, one by one, and who restores next pays.
+        for bench in &tools {
+            remove(&bench.target())?;
             remove(&bench.repository())?;
         }
         Ok(())
