@@ -1,29 +1,24 @@
 //! Checking: is everything there that snapshots need, and is it undamaged? What is damaged is named
 //! together with the files that it takes away.
 
-use std::collections::{HashMap, HashSet};
+mod packs;
+
+use std::collections::HashSet;
 
 use edge::{Event, Monitor, Phase, TreePath};
 use model::{ByteCount, SnapshotId};
-use sealing::ObjectCipher;
 
-use crate::backup::{list_packs, read_pack};
-use crate::container::{Tail, open_tail};
 use crate::content::Bytes;
-use crate::domain::NameMismatch;
 use crate::error::{ReadError, RepositoryError, chain};
-use crate::index::{PackInfo, Prefix, Record, prefix_of};
-use crate::layout::ObjectHash;
-use crate::pack::{FrameEntry, decode_trailer, decompress};
+use crate::index::{Prefix, prefix_of};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::TreeWalk;
 use crate::view::View;
+use packs::look_at_all;
 
 /// Damage and affected files that are reported one by one.
 const REPORT_COUNT_MAX: usize = 1000;
-/// The longest pack that is read whole.
-const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
 /// How thoroughly to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,39 +126,12 @@ impl View {
 
 impl Check<'_> {
     fn packs(&mut self, depth: CheckDepth, monitor: &dyn Monitor) -> Result<(), RepositoryError> {
-        let view = self.view;
-        let stored = list_packs(&view.domain)?;
-        // Sorted by pack, so that each pack finds its own.
-        let mut records = view.index.records().to_vec();
-        records.sort_unstable_by_key(|record| record.pack);
-        for (ordinal, pack) in (0_u32..).zip(view.index.packs()) {
-            if monitor.is_cancelled() {
-                return Err(RepositoryError::Cancelled);
-            }
-            let name = view.domain.name(pack.kind, &pack.hash);
-            let from = records.partition_point(|record| record.pack < ordinal);
-            let to = records.partition_point(|record| record.pack <= ordinal);
-            let own = records.get(from..to).unwrap_or_default();
-            let size = stored.get(&(pack.hash, pack.kind)).copied();
-            let error = match (size, depth) {
-                (None, _) => Some("it is not there".to_owned()),
-                (Some(size), _) if size != pack.size => {
-                    Some(format!("it has {size} bytes instead of {}", pack.size))
-                }
-                (Some(size), CheckDepth::Structure) => {
-                    let read = read_pack(&view.domain, pack.kind, pack.hash, size)?;
-                    let is_same = read.is_some_and(|(info, _)| info == *pack);
-                    (!is_same).then(|| "its trailer is damaged".to_owned())
-                }
-                (Some(_), CheckDepth::Data) => self.pack_data(pack, own)?,
-            };
+        look_at_all(self.view, depth, monitor, &mut |pack, found| {
             self.report.packs += 1;
-            if let Some(error) = error {
-                // What a whole check has found to be readable stays good.
-                let lost = own.iter().map(|record| record.prefix);
-                if depth == CheckDepth::Structure || size != Some(pack.size) {
-                    self.bad.extend(lost);
-                }
+            self.report.read_bytes += ByteCount::new(found.read_bytes);
+            self.bad.extend(found.lost);
+            if let Some(error) = found.error {
+                let name = self.view.domain.name(pack.kind, &pack.hash);
                 self.report.damage(name.to_string(), error);
             }
             monitor.event(Event::Progress {
@@ -171,59 +139,7 @@ impl Check<'_> {
                 bytes: self.report.read_bytes,
                 bytes_expected: None,
             });
-        }
-        Ok(())
-    }
-
-    /// Reads a pack whole; gives what is wrong with it, and notes the chunks that are lost.
-    fn pack_data(
-        &mut self,
-        pack: &PackInfo,
-        own: &[Record],
-    ) -> Result<Option<String>, RepositoryError> {
-        let domain = &self.view.domain;
-        let name = domain.name(pack.kind, &pack.hash);
-        let bytes = domain.store().get(&name, PACK_BYTES_MAX)?;
-        self.report.read_bytes += ByteCount::new(bytes.len() as u64);
-        if ObjectHash::of(&bytes) == pack.hash {
-            let namer = domain.keyring().namer();
-            let good = open_all(&self.view.domain, pack, &bytes, &mut |chunk, bytes| {
-                namer.name(chunk.kind, bytes) == chunk.id
-            });
-            if good.len() >= own.len() && own.iter().all(|record| good.contains(&record.prefix)) {
-                return Ok(None);
-            }
-            self.bad.extend(own.iter().map(|record| record.prefix));
-            return Ok(Some("its content is not what its names say".to_owned()));
-        }
-        // Find out what is lost: every frame that still opens is good.
-        let mut frames = HashMap::new();
-        for record in own {
-            let frame = record.frame();
-            let is_good = *frames
-                .entry(frame)
-                .or_insert_with(|| self.opens(pack, frame, &bytes));
-            if !is_good {
-                self.bad.insert(record.prefix);
-            }
-        }
-        Ok(Some(NameMismatch.to_string()))
-    }
-
-    fn opens(&self, pack: &PackInfo, frame: u16, bytes: &[u8]) -> bool {
-        let keyring = self.view.domain.keyring();
-        let Ok(cipher) = ObjectCipher::recall(keyring, pack.kind, pack.epoch, &pack.salt) else {
-            return false;
-        };
-        let Some(shape) = pack.frames.get(usize::from(frame)) else {
-            return false;
-        };
-        let start = usize::try_from(pack.frame_offset(frame)).unwrap_or(usize::MAX);
-        let end = start.saturating_add(usize::try_from(shape.stored).unwrap_or(usize::MAX));
-        let Some(mut sealed) = bytes.get(start..end).map(<[u8]>::to_vec) else {
-            return false;
-        };
-        cipher.open_part(frame.into(), &mut sealed).is_ok() && decompress(*shape, sealed).is_ok()
+        })
     }
 
     fn snapshots(&mut self, monitor: &dyn Monitor) -> Result<(), RepositoryError> {
@@ -303,43 +219,4 @@ impl Check<'_> {
             Err(_) => Ok(false),
         }
     }
-}
-
-/// Opens every frame of an undamaged pack; gives the chunks that `is_good` agrees to.
-fn open_all(
-    domain: &crate::domain::Domain,
-    pack: &PackInfo,
-    bytes: &[u8],
-    is_good: &mut dyn FnMut(&crate::pack::ChunkEntry, &[u8]) -> bool,
-) -> HashSet<Prefix> {
-    let mut good = HashSet::new();
-    let Ok(Tail::Trailer { cipher, trailer }) = open_tail(domain.keyring(), pack.kind, bytes)
-    else {
-        return good;
-    };
-    let frames: Vec<FrameEntry> = decode_trailer(&trailer).unwrap_or_default();
-    let mut start = sealing::HEADER_BYTES;
-    for (number, frame) in (0_u32..).zip(&frames) {
-        let end = start.saturating_add(usize::try_from(frame.shape.stored).unwrap_or(usize::MAX));
-        let mut sealed = bytes.get(start..end).unwrap_or_default().to_vec();
-        start = end;
-        if cipher.open_part(number, &mut sealed).is_err() {
-            continue;
-        }
-        let Ok(plain) = decompress(frame.shape, sealed) else {
-            continue;
-        };
-        let mut rest = plain.as_slice();
-        for chunk in &frame.chunks {
-            let length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
-            let Some((piece, after)) = rest.split_at_checked(length) else {
-                break;
-            };
-            if is_good(chunk, piece) {
-                good.insert(prefix_of(&chunk.id));
-            }
-            rest = after;
-        }
-    }
-    good
 }

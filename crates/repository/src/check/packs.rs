@@ -1,0 +1,200 @@
+//! Looking at packs, on several threads: are they there, whole, and what their names say?
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use edge::Monitor;
+use sealing::{ChunkNamer, ObjectCipher};
+
+use super::CheckDepth;
+use crate::backup::{list_packs, read_pack};
+use crate::container::{Tail, open_tail};
+use crate::domain::{Domain, NameMismatch};
+use crate::error::RepositoryError;
+use crate::index::{PackInfo, Prefix, Record, prefix_of};
+use crate::layout::ObjectHash;
+use crate::pack::{FrameEntry, decode_trailer, decompress};
+use crate::view::View;
+
+/// The longest pack that is read whole.
+const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Packs that are looked at at the same time, at most.
+const WORKERS_MAX: usize = 8;
+
+/// What was found out about one pack.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) read_bytes: u64,
+    /// What is wrong with it.
+    pub(super) error: Option<String>,
+    /// Its chunks that cannot be read.
+    pub(super) lost: Vec<Prefix>,
+}
+
+/// Looks at all packs of the index; tells of each in the order of the index.
+pub(super) fn look_at_all(
+    view: &View,
+    depth: CheckDepth,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(&PackInfo, Found),
+) -> Result<(), RepositoryError> {
+    let stored = list_packs(&view.domain)?;
+    // Sorted by pack, so that each pack finds its own.
+    let mut records = view.index.records().to_vec();
+    records.sort_unstable_by_key(|record| record.pack);
+    let packs = view.index.packs();
+    let look = |number: usize, pack: &PackInfo| {
+        let ordinal = u32::try_from(number).unwrap_or(u32::MAX);
+        let from = records.partition_point(|record| record.pack < ordinal);
+        let to = records.partition_point(|record| record.pack <= ordinal);
+        let own = records.get(from..to).unwrap_or_default();
+        let size = stored.get(&(pack.hash, pack.kind)).copied();
+        look_at(&view.domain, pack, own, (size, depth))
+    };
+    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let (sender, found) = sync_channel(WORKERS_MAX);
+        for _ in 0..cores.clamp(2, WORKERS_MAX) {
+            let (sender, next, is_over, look) = (sender.clone(), &next, &is_over, &look);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(pack) = packs.get(number) else {
+                        return;
+                    };
+                    if sender.send((number, look(number, pack))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut rest = packs.iter().enumerate().peekable();
+        for (number, result) in found {
+            if monitor.is_cancelled() {
+                is_over.store(true, Ordering::Relaxed);
+                return Err(RepositoryError::Cancelled);
+            }
+            let result = result.inspect_err(|_| is_over.store(true, Ordering::Relaxed))?;
+            early.insert(number, result);
+            while let Some((number, pack)) = rest.peek()
+                && let Some(found) = early.remove(number)
+            {
+                each(pack, found);
+                rest.next();
+            }
+        }
+        Ok(())
+    })
+}
+
+fn look_at(
+    domain: &Domain,
+    pack: &PackInfo,
+    own: &[Record],
+    (size, depth): (Option<u64>, CheckDepth),
+) -> Result<Found, RepositoryError> {
+    let all_lost = |error: String| Found {
+        read_bytes: 0,
+        error: Some(error),
+        lost: own.iter().map(|record| record.prefix).collect(),
+    };
+    match (size, depth) {
+        (None, _) => Ok(all_lost("it is not there".to_owned())),
+        (Some(size), _) if size != pack.size => {
+            let instead = format!("it has {size} bytes instead of {}", pack.size);
+            Ok(all_lost(instead))
+        }
+        (Some(size), CheckDepth::Structure) => {
+            let read = read_pack(domain, pack.kind, pack.hash, size)?;
+            if read.is_some_and(|(info, _)| info == *pack) {
+                return Ok(Found::default());
+            }
+            Ok(all_lost("its trailer is damaged".to_owned()))
+        }
+        (Some(_), CheckDepth::Data) => data(domain, pack, own),
+    }
+}
+
+/// Reads a pack whole.
+fn data(domain: &Domain, pack: &PackInfo, own: &[Record]) -> Result<Found, RepositoryError> {
+    let name = domain.name(pack.kind, &pack.hash);
+    let bytes = domain.store().get(&name, PACK_BYTES_MAX)?;
+    let mut found = Found {
+        read_bytes: bytes.len() as u64,
+        ..Found::default()
+    };
+    if ObjectHash::of(&bytes) == pack.hash {
+        let good = good_chunks(domain, pack, &bytes);
+        if good.len() < own.len() || !own.iter().all(|record| good.contains(&record.prefix)) {
+            found.lost = own.iter().map(|record| record.prefix).collect();
+            found.error = Some("its content is not what its names say".to_owned());
+        }
+        return Ok(found);
+    }
+    // Find out what is lost: every frame that still opens is good.
+    let mut frames = HashMap::new();
+    let lost = own.iter().filter(|record| {
+        let frame = record.frame();
+        !*frames
+            .entry(frame)
+            .or_insert_with(|| opens(domain, pack, frame, &bytes))
+    });
+    found.lost = lost.map(|record| record.prefix).collect();
+    found.error = Some(NameMismatch.to_string());
+    Ok(found)
+}
+
+fn opens(domain: &Domain, pack: &PackInfo, frame: u16, bytes: &[u8]) -> bool {
+    let keyring = domain.keyring();
+    let Ok(cipher) = ObjectCipher::recall(keyring, pack.kind, pack.epoch, &pack.salt) else {
+        return false;
+    };
+    let Some(shape) = pack.frames.get(usize::from(frame)) else {
+        return false;
+    };
+    let start = usize::try_from(pack.frame_offset(frame)).unwrap_or(usize::MAX);
+    let end = start.saturating_add(usize::try_from(shape.stored).unwrap_or(usize::MAX));
+    let Some(mut sealed) = bytes.get(start..end).map(<[u8]>::to_vec) else {
+        return false;
+    };
+    cipher.open_part(frame.into(), &mut sealed).is_ok() && decompress(*shape, sealed).is_ok()
+}
+
+/// Opens every frame of an undamaged pack; gives the chunks that are what their names say.
+fn good_chunks(domain: &Domain, pack: &PackInfo, bytes: &[u8]) -> HashSet<Prefix> {
+    let namer: ChunkNamer = domain.keyring().namer();
+    let mut good = HashSet::new();
+    let Ok(Tail::Trailer { cipher, trailer }) = open_tail(domain.keyring(), pack.kind, bytes)
+    else {
+        return good;
+    };
+    let frames: Vec<FrameEntry> = decode_trailer(&trailer).unwrap_or_default();
+    let mut start = sealing::HEADER_BYTES;
+    for (number, frame) in (0_u32..).zip(&frames) {
+        let end = start.saturating_add(usize::try_from(frame.shape.stored).unwrap_or(usize::MAX));
+        let mut sealed = bytes.get(start..end).unwrap_or_default().to_vec();
+        start = end;
+        if cipher.open_part(number, &mut sealed).is_err() {
+            continue;
+        }
+        let Ok(plain) = decompress(frame.shape, sealed) else {
+            continue;
+        };
+        let mut rest = plain.as_slice();
+        for chunk in &frame.chunks {
+            let length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
+            let Some((piece, after)) = rest.split_at_checked(length) else {
+                break;
+            };
+            if namer.name(chunk.kind, piece) == chunk.id {
+                good.insert(prefix_of(&chunk.id));
+            }
+            rest = after;
+        }
+    }
+    good
+}
