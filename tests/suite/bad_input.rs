@@ -245,6 +245,18 @@ fn state_that_cannot_be_written_is_said_in_the_journal_and_hurts_nothing() -> Re
     cannot back up nightly: the ledger /var/lib/backstay/ledger/ledger.db cannot be written: Read-only file system (os error 30); nothing was begun
     recording the end of nightly: the ledger /var/lib/backstay/ledger/ledger.db cannot be written: Read-only file system (os error 30)
     ");
+    insta::assert_snapshot!(bench.type_in("backstayctl schedule run nightly")?, @"
+    Error: cannot use the ledger of this server
+      1. the ledger /var/lib/backstay/ledger/ledger.db cannot be written
+      2. Read-only file system (os error 30)
+    Hint: df -h /var/lib/backstay; journalctl -u 'backstay-*' -n 50
+    exit 1
+    ");
+    let status = bench.type_in("backstayctl status")?;
+    assert!(
+        status.contains("no run can begin") && status.contains("nightly"),
+        "{status}"
+    );
     host.wait_for(&format!("umount {state}/ledger"), SOON)?;
     host.sh("systemctl start backstay-agentd")?;
     assert_eq!(bench.server.history("nightly")?.len(), runs);
