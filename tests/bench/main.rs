@@ -15,6 +15,7 @@ mod sets;
 mod tools;
 
 use std::env;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -189,12 +190,7 @@ impl Rounds<'_> {
                 extent(&bench.repository())?.1,
             );
         }
-        // Only now: for a minute ext4 passes over inodes that were just deleted, one by one, and who restores next pays.
-        for bench in &tools {
-            remove(&bench.target())?;
-            remove(&bench.repository())?;
-        }
-        Ok(())
+        clean_up(&tools)
     }
 
     const fn changed_row(&self) -> &'static str {
@@ -208,11 +204,32 @@ impl Rounds<'_> {
     fn work(&self, bench: &Bench, work: Work, number: usize) -> Result<Cost> {
         command::run("sync", &["-f", &self.copy.display().to_string()])?;
         let mut cost = Cost::default();
+        print!("  {} {work:?} … ", bench.tool.name());
+        io::stdout().flush().doing(|| "writing")?;
         for step in bench.steps(work, &self.copy, number) {
             cost = cost.then(step.run()?);
         }
+        println!("{:.2} s", cost.wall_secs);
         Ok(cost)
     }
+}
+
+/// Removes what a round left, only when it is over: for a minute ext4 passes over inodes that were
+/// just deleted, one by one, and who restores next would pay.
+fn clean_up(tools: &[&Bench]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let trees = tools
+            .iter()
+            .flat_map(|bench| [bench.target(), bench.repository()]);
+        // All at once, as a disk that discards answers each deletion late.
+        let removals: Vec<_> = trees
+            .map(|tree| scope.spawn(move || remove(&tree)))
+            .collect();
+        let failed = || Fault::new("removing what a round left");
+        removals
+            .into_iter()
+            .try_for_each(|one| one.join().map_err(|_| failed())?)
+    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, with two digits")]
