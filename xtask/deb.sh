@@ -30,6 +30,8 @@ rsync --recursive --links --perms --checksum --delete "$cache/deb/new/" "$cache/
 rm -rf "$cache/deb/new"
 rm -rf dist/* dist/.inputs "$cache"/deb/backstay*
 export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
+# Of its own: cargo takes crates of two checkouts for the same, and tells what is fresh by times only.
+export CARGO_TARGET_DIR=$cache/deb/target
 log=$cache/deb/log
 if ! (cd "$cache/deb/source" && DEB_BUILD_OPTIONS="parallel=$(nproc)" dpkg-buildpackage -b -us -uc) >"$log" 2>&1; then
     tail -n 60 "$log"

@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
-use lab::{Lab, Result, controller::WATCH_SECS};
+use lab::{Host, Lab, Result, controller::WATCH_SECS};
 
 use crate::fleet::{Fleet, schedule};
 
 const ONE_POLL: Duration = Duration::from_secs(WATCH_SECS + 20);
 const DROP_IN: &str = "/etc/systemd/system/backstay-job@nightly.timer.d/50-backstay.conf";
 const FOREIGN: &str = "/etc/systemd/system/backstay-job@nightly.timer.d/60-admin.conf";
+
+/// Does what the reconcile timer does every quarter of an hour.
+fn reconcile(host: &Host) -> Result<()> {
+    let done = host.run("systemctl start backstay-reconcile.service")?;
+    assert!(
+        done.status.success(),
+        "{}",
+        host.journal("backstay-reconcile")
+    );
+    Ok(())
+}
 
 #[test]
 fn deleted_and_edited_units_are_reported_and_put_right_and_foreign_ones_stay() -> Result<()> {
@@ -38,8 +49,7 @@ fn deleted_and_edited_units_are_reported_and_put_right_and_foreign_ones_stay() -
             let seen = fleet.controller.call("GET", &path, None)?;
             Ok(seen["drift"].to_string().contains("nightly"))
         })?;
-        // What the reconcile timer does every quarter of an hour.
-        host.sh("systemctl start backstay-reconcile.service")?;
+        reconcile(host)?;
         assert_eq!(host.sh(&format!("cat {DROP_IN}"))?, right, "{harm}");
         let state = host.run("systemctl is-active backstay-job@nightly.timer")?;
         assert!(
@@ -57,7 +67,7 @@ fn deleted_and_edited_units_are_reported_and_put_right_and_foreign_ones_stay() -
     host.sh("systemctl stop backstay-job@nightly.timer")?;
     let told = fleet.server.ctl("plan")?;
     assert!(told["held"].to_string().contains("nightly"), "{told}");
-    host.sh("systemctl start backstay-reconcile.service")?;
+    reconcile(host)?;
     assert!(
         !host
             .run("systemctl is-active backstay-job@nightly.timer")?
