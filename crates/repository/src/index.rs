@@ -14,6 +14,14 @@ pub(crate) const PREFIX_BYTES: usize = 20;
 /// The first bytes of a chunk id.
 pub(crate) type Prefix = [u8; PREFIX_BYTES];
 
+/// Ids are evenly spread, so two bytes divide any index into small parts.
+const FENCE_COUNT: usize = 1 << 16;
+
+fn fence_of(prefix: &Prefix) -> usize {
+    let [high, low, ..] = *prefix;
+    usize::from(high) << 8 | usize::from(low)
+}
+
 pub(crate) fn prefix_of(id: &ChunkId) -> Prefix {
     id.as_bytes().first_chunk().copied().unwrap_or_default()
 }
@@ -99,6 +107,8 @@ pub(crate) struct Index {
     ordinals: BTreeMap<ObjectHash, u32>,
     /// Sorted and without repetition once [`Index::sort`] was called.
     records: Vec<Record>,
+    /// Where the records begin whose ids begin with two given bytes, and where the last end.
+    fences: Vec<u32>,
     /// The segments that this index was read from.
     pub(crate) segments: Vec<ObjectHash>,
     /// The first segment that could not be used: what only it named is missing here.
@@ -129,6 +139,17 @@ impl Index {
         self.records.sort_unstable();
         self.records.dedup_by_key(|record| record.prefix);
         self.records.shrink_to_fit();
+        self.fences.clear();
+        self.fences.reserve_exact(FENCE_COUNT + 1);
+        let mut at = 0;
+        for fence in 0..=FENCE_COUNT {
+            let rest = self.records.get(at..).unwrap_or_default();
+            at += rest
+                .iter()
+                .take_while(|record| fence_of(&record.prefix) < fence)
+                .count();
+            self.fences.push(u32::try_from(at).unwrap_or(u32::MAX));
+        }
     }
 
     pub(crate) fn find(&self, id: &ChunkId) -> Option<Record> {
@@ -140,9 +161,14 @@ impl Index {
     /// Gives the number of a chunk's record: a dense number for bitmaps.
     pub(crate) fn position(&self, id: &ChunkId) -> Option<usize> {
         let prefix = prefix_of(id);
-        self.records
-            .binary_search_by(|record| record.prefix.cmp(&prefix))
-            .ok()
+        let fence = fence_of(&prefix);
+        let from = usize::try_from(*self.fences.get(fence)?).ok()?;
+        let to = usize::try_from(*self.fences.get(fence + 1)?).ok()?;
+        let found = self
+            .records
+            .get(from..to)?
+            .binary_search_by(|record| record.prefix.cmp(&prefix));
+        found.ok().map(|at| from + at)
     }
 
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {

@@ -5,7 +5,7 @@ mod page;
 mod walk;
 
 pub(crate) use builder::{TreeBuilder, TreeRoot, check_node};
-pub(crate) use walk::{PageLost, PageSource, TreeWalk};
+pub(crate) use walk::{Leaf, PageLost, PageSource, TreeWalk};
 
 use edge::TreePath;
 

@@ -86,6 +86,46 @@ fn an_unchanged_second_run_opens_nothing_and_stores_under_64_kib() {
 }
 
 #[test]
+fn pages_that_are_taken_over_are_those_that_would_be_built() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let pages = || {
+        let objects = store.objects();
+        let names = objects.keys().filter(|name| name.as_str().contains("/m/"));
+        names.cloned().collect::<Vec<_>>()
+    };
+    let mut source = three_thousand_files();
+    world.run_well(&store, &source);
+    for step in 0..6 {
+        let site = |name: &str| path(&format!("site/{name}"));
+        match step {
+            // Behind the last page, which has no border of its own.
+            0 => source.add_file("site/dir9/zz-new.php", "new"),
+            1 => source.remove(&site("dir9/zz-new.php")),
+            2 => {
+                (0..40).for_each(|n| source.remove(&site(&format!("dir9/page-{}.php", 9 + n * 60))))
+            }
+            3 => source.remove(&site("dir30")),
+            4 => source.add_file("site/a-first.php", "first"),
+            _ => {
+                let entry = &mut source.get_mut(&site("dir45/page-45.php")).unwrap().entry;
+                entry.mode = 0o600;
+                entry.changed.secs += 5;
+            }
+        }
+        world.run_well(&store, &source);
+        let before = pages();
+        // After an empty snapshot nothing can be taken over.
+        world.run_well(&store, &TreeSource::default());
+        let empty = pages();
+        let id = world.run_well(&store, &source);
+        assert_eq!(pages(), empty, "step {step}");
+        assert!(empty.len() <= before.len() + 1);
+        world.assert_restores(&store, id, &source);
+    }
+}
+
+#[test]
 fn one_appended_line_in_3000_files_stores_under_256_kib() {
     let world = World::new();
     let store = Arc::new(MemoryStore::default());

@@ -11,7 +11,8 @@ pub struct Merged<'a> {
     sources: Vec<Option<Box<dyn Source + 'a>>>,
     heads: BinaryHeap<Reverse<Head>>,
     waiting: Vec<usize>,
-    last: Option<TreePath>,
+    /// The source of the entry that was given last.
+    current: Option<usize>,
 }
 
 struct Head {
@@ -54,55 +55,71 @@ impl<'a> Merged<'a> {
             waiting: (0..sources.len()).rev().collect(),
             sources: sources.into_iter().map(Some).collect(),
             heads: BinaryHeap::new(),
-            last: None,
+            current: None,
         }
     }
 
-    /// Asks one source for its next entry; gives an error to pass on.
-    fn advance(&mut self, index: usize) -> Option<SourceError> {
-        let slot = self.sources.get_mut(index)?;
-        match slot.as_mut()?.next() {
-            Ok(Some(SourceItem::Entry(entry, opener))) => {
-                self.heads.push(Reverse(Head {
-                    index,
-                    entry,
-                    opener,
-                }));
-                None
-            }
+    /// Asks one source for its next entry.
+    fn ask(&mut self, index: usize) -> Result<Option<Head>, SourceError> {
+        let Some(slot) = self.sources.get_mut(index) else {
+            return Ok(None);
+        };
+        let next = slot.as_mut().map_or(Ok(None), |source| source.next());
+        match next {
+            Ok(Some(SourceItem::Entry(entry, opener))) => Ok(Some(Head {
+                index,
+                entry,
+                opener,
+            })),
             Ok(Some(SourceItem::Failed(error))) => {
                 self.waiting.push(index);
-                Some(error)
+                Err(error)
             }
             Ok(None) => {
                 *slot = None;
-                None
+                Ok(None)
             }
             // The others can still be read.
             Err(error) => {
                 *slot = None;
-                Some(error)
+                Err(error)
             }
         }
+    }
+
+    /// Gives an entry, and lets others under its path go.
+    fn give(&mut self, head: Head) -> SourceItem {
+        while let Some(Reverse(other)) = self.heads.peek()
+            && other.entry.path == head.entry.path
+        {
+            self.waiting.push(other.index);
+            self.heads.pop();
+        }
+        self.current = Some(head.index);
+        SourceItem::Entry(head.entry, head.opener)
     }
 }
 
 impl Source for Merged<'_> {
     fn next(&mut self) -> Result<Option<SourceItem>, SourceError> {
-        loop {
-            while let Some(index) = self.waiting.pop() {
-                if let Some(error) = self.advance(index) {
-                    return Ok(Some(SourceItem::Failed(error)));
-                }
-            }
-            let Some(Reverse(head)) = self.heads.pop() else {
-                return Ok(None);
-            };
-            self.waiting.push(head.index);
-            if self.last.as_ref() != Some(&head.entry.path) {
-                self.last = Some(head.entry.path.clone());
-                return Ok(Some(SourceItem::Entry(head.entry, head.opener)));
+        while let Some(index) = self.waiting.pop() {
+            match self.ask(index) {
+                Ok(head) => self.heads.extend(head.map(Reverse)),
+                Err(error) => return Ok(Some(SourceItem::Failed(error))),
             }
         }
+        // Mostly the next entry is of the same source: then it need not go over the heap.
+        if let Some(index) = self.current.take() {
+            match self.ask(index) {
+                Ok(None) => {}
+                Ok(Some(head)) => match self.heads.peek() {
+                    Some(Reverse(other)) if *other < head => self.heads.push(Reverse(head)),
+                    _ => return Ok(Some(self.give(head))),
+                },
+                Err(error) => return Ok(Some(SourceItem::Failed(error))),
+            }
+        }
+        let next = self.heads.pop();
+        Ok(next.map(|Reverse(head)| self.give(head)))
     }
 }

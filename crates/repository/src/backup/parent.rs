@@ -1,5 +1,8 @@
 //! The previous snapshot, walked beside the source: what did not change is taken over from it.
 
+use std::cmp::Ordering;
+use std::rc::Rc;
+
 use edge::{Entry, EntryKind, FileTime, TreePath};
 use model::{Instant, SnapshotId};
 
@@ -8,7 +11,7 @@ use crate::content::{Bytes, ChunkRef, Content, Node};
 use crate::error::ReadError;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
-use crate::tree::TreeWalk;
+use crate::tree::{Leaf, TreeWalk};
 
 /// A file that changed this shortly before the previous walk, or later, may have changed again
 /// within the same tick of its clock: it is read again.
@@ -20,8 +23,23 @@ pub(super) struct Parent<'a> {
     snapshot: Snapshot,
     reader: ChunkReader<'a>,
     walk: TreeWalk,
-    current: Option<Node>,
+    leaf: Option<Rc<Leaf>>,
+    /// The next node of the leaf.
+    at: usize,
     steady_before: FileTime,
+}
+
+/// A node of the previous snapshot: its page, and its place there.
+#[derive(Debug, Clone)]
+pub(super) struct Former {
+    pub(super) leaf: Rc<Leaf>,
+    pub(super) at: usize,
+}
+
+impl Former {
+    pub(super) fn node(&self) -> Option<&Node> {
+        self.leaf.nodes.get(self.at)
+    }
 }
 
 impl<'a> Parent<'a> {
@@ -41,7 +59,8 @@ impl<'a> Parent<'a> {
             copy,
             reader: ChunkReader::new(&copy.domain, &copy.index),
             walk: TreeWalk::new(snapshot.root, Vec::new()),
-            current: None,
+            leaf: None,
+            at: 0,
             steady_before: file_time(snapshot.body.started_at.plus_secs(-RACY_SECS)),
             snapshot,
         })
@@ -52,26 +71,24 @@ impl<'a> Parent<'a> {
     }
 
     /// Gives the entry as it was, when it did not change since. Paths are asked for in order.
-    pub(super) fn unchanged(&mut self, now: &Entry) -> Option<Node> {
-        let steady_before = self.steady_before;
-        let before = self.seek(&now.path)?;
-        let was = &before.entry;
-        let is_same = was.kind == EntryKind::File
-            && now.kind == EntryKind::File
-            && was.size_bytes == now.size_bytes
-            && was.modified == now.modified
-            && was.changed == now.changed
-            && was.inode == now.inode
-            && now.modified < steady_before
-            && now.changed < steady_before;
-        if !is_same {
-            return None;
-        }
-        let mut node = before.clone();
-        // Devices are numbered anew at each boot, and links of the inode come and go.
-        node.entry.device = now.device;
-        node.entry.link_count = now.link_count;
-        Some(node)
+    pub(super) fn unchanged(&mut self, now: &Entry) -> Option<Former> {
+        let former = self.seek(&now.path)?;
+        let was = &former.node()?.entry;
+        let is_same = match now.kind {
+            EntryKind::File => {
+                was.kind == EntryKind::File
+                    && was.size_bytes == now.size_bytes
+                    && was.modified == now.modified
+                    && was.changed == now.changed
+                    && was.inode == now.inode
+                    && now.modified < self.steady_before
+                    && now.changed < self.steady_before
+            }
+            EntryKind::Stream => false,
+            // The walk has all there is to know of it.
+            _ => was == now,
+        };
+        is_same.then_some(former)
     }
 
     /// Gives all chunks of a content, or `None` when its lists cannot be read.
@@ -88,15 +105,27 @@ impl<'a> Parent<'a> {
         }
     }
 
-    fn seek(&mut self, path: &TreePath) -> Option<&Node> {
-        while self
-            .current
-            .as_ref()
-            .is_none_or(|node| node.entry.path < *path)
-        {
-            match self.walk.next(&mut self.reader) {
-                Ok(Some(node)) => self.current = Some(node),
-                Ok(None) => return None,
+    fn seek(&mut self, path: &TreePath) -> Option<Former> {
+        loop {
+            if let Some(leaf) = &self.leaf {
+                while let Some(node) = leaf.nodes.get(self.at) {
+                    match node.entry.path.cmp(path) {
+                        Ordering::Less => self.at += 1,
+                        Ordering::Greater => return None,
+                        Ordering::Equal => {
+                            return Some(Former {
+                                leaf: Rc::clone(leaf),
+                                at: self.at,
+                            });
+                        }
+                    }
+                }
+            }
+            match self.walk.next_leaf(&mut self.reader) {
+                Ok(leaf) => {
+                    self.leaf = Some(Rc::new(leaf?));
+                    self.at = 0;
+                }
                 // What this page held is read again, and the page stored again.
                 Err(lost) => {
                     if !matches!(*lost.error, ReadError::Store(_)) {
@@ -105,9 +134,6 @@ impl<'a> Parent<'a> {
                 }
             }
         }
-        self.current
-            .as_ref()
-            .filter(|node| node.entry.path == *path)
     }
 }
 

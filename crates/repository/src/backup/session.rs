@@ -9,7 +9,7 @@ use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 
 use super::ahead::Ahead;
 use super::copy::Copy;
-use super::parent::Parent;
+use super::parent::{Former, Parent};
 use super::pipeline::{FrameJob, NewPack, Pipeline};
 use super::{BackupCounts, BackupOptions};
 use crate::chunker::{Chunker, Class};
@@ -20,7 +20,10 @@ use crate::pack::{ChunkEntry, DATA_FRAME_BYTES, METADATA_FRAME_BYTES};
 use crate::snapshot::SnapshotFailure;
 use crate::tree::{TreeBuilder, TreeRoot, check_node};
 
+mod kept;
 mod read;
+
+use kept::{Run, renewed};
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
@@ -58,6 +61,7 @@ pub(super) struct Session<'scope, 'env> {
     parent: Option<Parent<'env>>,
     tree: TreeBuilder,
     links: HashMap<(u64, u64), Node>,
+    run: Option<Run>,
     buffer: Vec<u8>,
     walked: Walked,
     /// Chunks could not be handed on: the tree has gaps.
@@ -85,6 +89,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
             parent,
             tree: TreeBuilder::new(keyring.tree_hasher()),
             links: HashMap::new(),
+            run: None,
             buffer: Vec::new(),
             walked: Walked::default(),
             is_stopped: false,
@@ -119,6 +124,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
 
     /// Ends the tree, waits until everything is stored, and gives what the walk leaves.
     pub(super) fn finish(mut self) -> (Walked, Vec<NewPack>) {
+        self.is_stopped |= self.end_run().is_err();
         let may_publish = !self.walked.is_cancelled && !self.is_stopped;
         if may_publish && self.storing.has_live() {
             let storing = &mut self.storing;
@@ -144,7 +150,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
 
     fn entry(&mut self, entry: Entry, opener: Option<Opener>) -> Result<(), Stopped> {
         self.options.monitor.event(Event::Object(&entry.path));
-        if !self.tree.accepts(&entry) {
+        if !self.accepts(&entry) {
             self.failed(
                 entry.path.to_string(),
                 "it came twice or out of order".to_owned(),
@@ -152,6 +158,12 @@ impl<'scope, 'env> Session<'scope, 'env> {
             );
             return Ok(());
         }
+        if !is_linked(&entry)
+            && let Some(former) = self.former(&entry)
+        {
+            return self.keep(&former, &entry);
+        }
+        self.end_run()?;
         let node = match entry.kind {
             EntryKind::File | EntryKind::Stream => match self.content_node(entry, opener)? {
                 Some(node) => node,
@@ -168,8 +180,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
             return Ok(());
         }
         self.count(&node);
-        let storing = &mut self.storing;
-        self.tree.push(node, &mut |page| storing.page(&page))
+        self.push(node)
     }
 
     fn count(&mut self, node: &Node) {
@@ -195,14 +206,16 @@ impl<'scope, 'env> Session<'scope, 'env> {
         opener: Option<Opener>,
     ) -> Result<Option<Node>, Stopped> {
         let link = (entry.device, entry.inode);
-        let is_linked = entry.kind == EntryKind::File && entry.link_count > 1;
+        let is_linked = is_linked(&entry);
         if let Some(first) = self.links.get(&link).filter(|_| is_linked) {
             let mut node = first.clone();
             node.entry.path = entry.path;
             return Ok(Some(node));
         }
-        let node = match self.taken_over(&entry) {
-            Some(node) => Some(node),
+        let former = if is_linked { self.former(&entry) } else { None };
+        let former = former.as_ref().and_then(Former::node);
+        let node = match former {
+            Some(former) => Some(renewed(former, &entry)),
             None => self.read(entry, opener)?,
         };
         if let Some(node) = node.as_ref().filter(|_| is_linked)
@@ -211,24 +224,6 @@ impl<'scope, 'env> Session<'scope, 'env> {
             self.links.insert(link, node.clone());
         }
         Ok(node)
-    }
-
-    /// Gives the entry as the previous snapshot has it, when it did not change and every live
-    /// replica still holds its content.
-    fn taken_over(&mut self, entry: &Entry) -> Option<Node> {
-        let parent = self.parent.as_mut()?;
-        let node = parent.unchanged(entry)?;
-        let content = node.content.as_ref()?;
-        if let Bytes::Chunks { depth, list } = &content.bytes {
-            if !self.storing.all_hold(list) {
-                return None;
-            }
-            if *depth > 0 && !self.storing.all_hold(&parent.chunk_list(content)?) {
-                return None;
-            }
-        }
-        self.walked.counts.unchanged += 1;
-        Some(node)
     }
 
     fn source_failed(&mut self, error: &SourceError) {
@@ -257,11 +252,12 @@ impl Storing<'_, '_> {
     }
 
     fn all_hold(&self, list: &[ChunkRef]) -> bool {
-        list.iter().all(|chunk| {
-            let live = || self.copies.iter().filter(|copy| copy.is_live());
-            self.stored.contains(&prefix_of(&chunk.id))
-                || live().all(|copy| copy.contains(&chunk.id))
-        })
+        list.iter().all(|chunk| self.all_hold_chunk(&chunk.id))
+    }
+
+    fn all_hold_chunk(&self, id: &ChunkId) -> bool {
+        let mut live = self.copies.iter().filter(|copy| copy.is_live());
+        live.all(|copy| copy.contains(id)) || self.stored.contains(&prefix_of(id))
     }
 
     /// Names a chunk and stores it where it is lacking.
@@ -350,6 +346,11 @@ pub(super) fn for_snapshot(failures: &[Failure]) -> Vec<SnapshotFailure> {
             error: failure.error.clone(),
         })
         .collect()
+}
+
+/// True for a file with several names.
+fn is_linked(entry: &Entry) -> bool {
+    entry.kind == EntryKind::File && entry.link_count > 1
 }
 
 /// Content that was read, before it is known whether it may be used.

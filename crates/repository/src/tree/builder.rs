@@ -7,6 +7,7 @@ use edge::{Entry, EntryKind};
 use sealing::{ChunkId, TreeHasher};
 
 use super::page::{Child, encode_inner, encode_leaf, shared_bytes};
+use super::walk::Leaf;
 use super::{
     KEY_BYTES_MAX, OWNER_BYTES_MAX, TARGET_BYTES_MAX, XATTR_BYTES_MAX, XATTR_COUNT_MAX,
     XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
@@ -90,6 +91,27 @@ impl TreeBuilder {
         Ok(())
     }
 
+    /// True when the next entry begins a page.
+    pub(crate) const fn is_at_border(&self) -> bool {
+        self.leaf.is_empty()
+    }
+
+    /// Adds a leaf that is stored already, of a tree with the same borders and not its last, where
+    /// a page begins.
+    pub(crate) fn push_leaf<E>(
+        &mut self,
+        leaf: &Leaf,
+        sink: &mut PageSink<'_, E>,
+    ) -> Result<(), E> {
+        let key = |node: Option<&Node>| {
+            node.map(|node| node.entry.path.key().to_vec())
+                .unwrap_or_default()
+        };
+        self.last_key = key(leaf.nodes.last());
+        let child = child(key(leaf.nodes.first()), leaf.id, &leaf.nodes);
+        self.add_child(0, child, sink)
+    }
+
     /// Ends the tree.
     pub(crate) fn finish<E>(mut self, sink: &mut PageSink<'_, E>) -> Result<TreeRoot, E> {
         if !self.leaf.is_empty() || self.levels.is_empty() {
@@ -128,18 +150,11 @@ impl TreeBuilder {
     fn give_leaf<E>(&mut self, sink: &mut PageSink<'_, E>) -> Result<(), E> {
         let nodes = std::mem::take(&mut self.leaf);
         self.leaf_weight = 0;
-        let child = Child {
-            key: nodes
-                .first()
-                .map(|node| node.entry.path.key().to_vec())
-                .unwrap_or_default(),
-            id: sink(encode_leaf(&nodes))?,
-            entries: nodes.len() as u64,
-            bytes: nodes
-                .iter()
-                .map(Node::size_bytes)
-                .fold(0, u64::saturating_add),
-        };
+        let key = nodes
+            .first()
+            .map(|node| node.entry.path.key().to_vec())
+            .unwrap_or_default();
+        let child = child(key, sink(encode_leaf(&nodes))?, &nodes);
         self.add_child(0, child, sink)
     }
 
@@ -199,6 +214,16 @@ impl TreeBuilder {
             bytes: total(|child| child.bytes),
             id: sink(encode_inner(&children))?,
         }))
+    }
+}
+
+fn child(key: Vec<u8>, id: ChunkId, nodes: &[Node]) -> Child {
+    let bytes = nodes.iter().map(Node::size_bytes);
+    Child {
+        key,
+        id,
+        entries: nodes.len() as u64,
+        bytes: bytes.fold(0, u64::saturating_add),
     }
 }
 

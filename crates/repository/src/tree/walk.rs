@@ -24,12 +24,31 @@ pub(crate) struct TreeWalk {
     pending: Option<Child>,
 }
 
+/// A leaf as it is stored.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) id: ChunkId,
+    pub(crate) nodes: Vec<Node>,
+    /// The tree ends with it: it may lack a border of its own.
+    pub(crate) is_last: bool,
+}
+
 /// A page that could not be read, and from which key on entries are therefore missing.
 #[derive(Debug)]
 pub(crate) struct PageLost {
     pub(crate) page: ChunkId,
     pub(crate) first_key: Vec<u8>,
     pub(crate) error: Box<ReadError>,
+}
+
+impl PageLost {
+    fn of(child: Child, error: ReadError) -> Self {
+        Self {
+            page: child.id,
+            first_key: child.key,
+            error: Box::new(error),
+        }
+    }
 }
 
 impl TreeWalk {
@@ -50,6 +69,27 @@ impl TreeWalk {
     /// Gives the next entry. After an error the walk goes on behind the lost page.
     pub(crate) fn next(&mut self, source: &mut dyn PageSource) -> Result<Option<Node>, PageLost> {
         self.next_visiting(source, &mut |_| true)
+    }
+
+    /// Gives the next leaf whole, whatever the prefix.
+    pub(crate) fn next_leaf(
+        &mut self,
+        source: &mut dyn PageSource,
+    ) -> Result<Option<Leaf>, PageLost> {
+        while let Some(child) = self.pending.take().or_else(|| self.next_child()) {
+            match self.read(&child, source) {
+                Ok(Page::Leaf(nodes)) => {
+                    return Ok(Some(Leaf {
+                        id: child.id,
+                        nodes,
+                        is_last: self.inner.iter().all(VecDeque::is_empty),
+                    }));
+                }
+                Ok(Page::Inner(children)) => self.inner.push(children.into()),
+                Err(error) => return Err(PageLost::of(child, error)),
+            }
+        }
+        Ok(None)
     }
 
     /// As [`TreeWalk::next`], but reads only pages that `visit` agrees to.
@@ -80,13 +120,7 @@ impl TreeWalk {
             match self.read(&child, source) {
                 Ok(Page::Leaf(nodes)) => self.leaf = nodes.into(),
                 Ok(Page::Inner(children)) => self.inner.push(children.into()),
-                Err(error) => {
-                    return Err(PageLost {
-                        page: child.id,
-                        first_key: child.key,
-                        error: Box::new(error),
-                    });
-                }
+                Err(error) => return Err(PageLost::of(child, error)),
             }
         }
     }

@@ -1,0 +1,112 @@
+//! Entries that did not change: taken over from the previous snapshot, page by page where all of
+//! a page stays.
+
+use std::rc::Rc;
+
+use edge::{Entry, EntryKind};
+
+use super::super::parent::Former;
+use super::{Session, Stopped};
+use crate::content::{Bytes, Node};
+use crate::tree::Leaf;
+
+/// The first entries of a page of the previous snapshot, all unchanged so far.
+pub(super) struct Run {
+    leaf: Rc<Leaf>,
+    count: usize,
+}
+
+impl Session<'_, '_> {
+    /// True when an entry may follow the ones before it.
+    pub(super) fn accepts(&self, entry: &Entry) -> bool {
+        match &self.run {
+            None => self.tree.accepts(entry),
+            Some(run) => {
+                let last = run.leaf.nodes.get(run.count.saturating_sub(1));
+                last.is_some_and(|last| last.entry.path < entry.path)
+            }
+        }
+    }
+
+    /// Gives the entry as the previous snapshot has it, when it did not change and every live
+    /// replica still holds its content.
+    pub(super) fn former(&mut self, entry: &Entry) -> Option<Former> {
+        let parent = self.parent.as_mut()?;
+        let former = parent.unchanged(entry)?;
+        let content = former.node()?.content.as_ref();
+        if let Some(content) = content
+            && let Bytes::Chunks { depth, list } = &content.bytes
+        {
+            if !self.storing.all_hold(list) {
+                return None;
+            }
+            if *depth > 0 && !self.storing.all_hold(&parent.chunk_list(content)?) {
+                return None;
+            }
+        }
+        if entry.kind == EntryKind::File {
+            self.walked.counts.unchanged += 1;
+        }
+        Some(former)
+    }
+
+    /// Takes an unchanged entry over.
+    pub(super) fn keep(&mut self, former: &Former, now: &Entry) -> Result<(), Stopped> {
+        let Some(node) = former.node() else {
+            return Ok(());
+        };
+        self.count(node);
+        let was = &node.entry;
+        let is_same = was.device == now.device && was.link_count == now.link_count;
+        let follows = match &self.run {
+            Some(run) => Rc::ptr_eq(&run.leaf, &former.leaf) && run.count == former.at,
+            None => former.at == 0 && !former.leaf.is_last && self.tree.is_at_border(),
+        };
+        if !is_same || !follows {
+            self.end_run()?;
+            return self.push(renewed(node, now));
+        }
+        let count = former.at + 1;
+        let is_whole = count == former.leaf.nodes.len();
+        self.run = Some(Run {
+            leaf: Rc::clone(&former.leaf),
+            count,
+        });
+        if is_whole && self.storing.all_hold_chunk(&former.leaf.id) {
+            self.run = None;
+            let storing = &mut self.storing;
+            return self
+                .tree
+                .push_leaf(&former.leaf, &mut |page| storing.page(&page));
+        }
+        if is_whole {
+            return self.end_run();
+        }
+        Ok(())
+    }
+
+    /// Adds the entries of a page that does not stay whole.
+    pub(super) fn end_run(&mut self) -> Result<(), Stopped> {
+        let Some(run) = self.run.take() else {
+            return Ok(());
+        };
+        for node in run.leaf.nodes.iter().take(run.count) {
+            self.push(node.clone())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, node: Node) -> Result<(), Stopped> {
+        let storing = &mut self.storing;
+        self.tree.push(node, &mut |page| storing.page(&page))
+    }
+}
+
+/// Gives a node with what may differ though nothing changed: devices are numbered anew at each
+/// boot, and links of the inode come and go.
+pub(super) fn renewed(node: &Node, now: &Entry) -> Node {
+    let mut node = node.clone();
+    node.entry.device = now.device;
+    node.entry.link_count = now.link_count;
+    node
+}
