@@ -1,8 +1,10 @@
 //! Packs: frames of chunks, compressed and sealed (`docs/format.md`, "Packs").
 
+use std::cell::RefCell;
 use std::io;
 
 use sealing::{ChunkId, ChunkKind, Keyring, ObjectError, ObjectKind, PART_OVERHEAD_BYTES};
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::chunker::CHUNK_BYTES_MAX;
 use crate::container::{PartsWriter, Stored};
@@ -66,12 +68,27 @@ pub(crate) struct Frame {
     pub(crate) chunks: Vec<ChunkEntry>,
 }
 
+thread_local! {
+    /// The compressor of this thread and its level. It has megabytes of tables, which are not
+    /// made anew for each frame.
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 /// Compresses the plaintext of a frame at a level of 1–22; 0 stores it as it is.
 pub(crate) fn compress(plain: Vec<u8>, level: i32) -> io::Result<(Codec, Vec<u8>)> {
     if level == 0 {
         return Ok((Codec::Raw, plain));
     }
-    let packed = zstd::bulk::compress(&plain, level)?;
+    let packed = COMPRESSOR.with_borrow_mut(|held| {
+        let mut compressor = match held.take() {
+            Some((same, compressor)) if same == level => compressor,
+            _ => Compressor::new(level)?,
+        };
+        let packed = compressor.compress(&plain);
+        *held = Some((level, compressor));
+        packed
+    })?;
     if packed.len() < plain.len() - plain.len() * 3 / 100 {
         Ok((Codec::Zstd, packed))
     } else {
@@ -84,7 +101,16 @@ pub(crate) fn decompress(shape: FrameShape, payload: Vec<u8>) -> Result<Vec<u8>>
     let plain_bytes = usize::try_from(shape.plain).unwrap_or(usize::MAX);
     let plain = match shape.codec {
         Codec::Raw => payload,
-        Codec::Zstd => zstd::bulk::decompress(&payload, plain_bytes)
+        Codec::Zstd => DECOMPRESSOR
+            .with_borrow_mut(|held| {
+                let mut decompressor = match held.take() {
+                    Some(decompressor) => decompressor,
+                    None => Decompressor::new()?,
+                };
+                let plain = decompressor.decompress(&payload, plain_bytes);
+                *held = Some(decompressor);
+                plain
+            })
             .map_err(|_| FormatError("a frame does not decompress"))?,
     };
     if plain.len() == plain_bytes {

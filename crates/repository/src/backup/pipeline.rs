@@ -18,10 +18,11 @@ use crate::layout::ObjectHash;
 use crate::pack::{ChunkEntry, Frame, PackBuilder, compress};
 
 /// Frames that wait for a compressor, and as many for the packer.
-const FRAMES_QUEUED: usize = 2;
+const FRAMES_QUEUED: usize = 4;
 const COMPRESSORS_MAX: usize = 4;
 const UPLOADS_PER_REPLICA: usize = 2;
-const PACKS_QUEUED: usize = 1;
+/// None waits: a pack is 16 MiB, and one is being filled meanwhile.
+const PACKS_QUEUED: usize = 0;
 /// Metadata is small and read often.
 const METADATA_LEVEL: i32 = 3;
 

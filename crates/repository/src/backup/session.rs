@@ -283,7 +283,8 @@ impl Storing<'_, '_> {
         let frame = self.frames.entry(key).or_insert_with(|| FrameJob {
             kind: object,
             replicas,
-            plain: Vec::new(),
+            // Grown piece by piece it would be copied over and over.
+            plain: Vec::with_capacity(frame_bytes.max(bytes.len())),
             chunks: Vec::new(),
         });
         frame.plain.extend_from_slice(bytes);
