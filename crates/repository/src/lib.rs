@@ -5,6 +5,8 @@
 //! `edge`: it opens no file, asks for no time and reads no environment.
 
 mod backup;
+mod bits;
+mod browse;
 mod check;
 mod chunker;
 mod container;
@@ -27,6 +29,7 @@ mod wire;
 pub use backup::{
     BackupCounts, BackupOptions, BackupReport, REPLICA_COUNT_MAX, Replica, ReplicaReport, back_up,
 };
+pub use browse::{Aspect, Change, Hit, LiveReport, PathTime, Pattern, Size, Version};
 pub use check::{AffectedFile, CheckDepth, CheckReport, Damage};
 pub use domain::{Domain, SnapshotList};
 pub use error::{ReadError, RepositoryError, chain};

@@ -1,11 +1,14 @@
 //! The tree: all entries of a snapshot, in pages (`docs/format.md`, "Tree").
 
 mod builder;
+mod heads;
 mod page;
 mod walk;
 
 pub(crate) use builder::{TreeBuilder, TreeRoot, check_node};
-pub(crate) use walk::{Leaf, PageLost, PageSource, TreeWalk};
+pub(crate) use heads::Head;
+pub(crate) use page::{Child, Page};
+pub(crate) use walk::{Leaf, PageLost, PageSource, TreeWalk, read_page};
 
 use edge::TreePath;
 

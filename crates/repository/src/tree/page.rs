@@ -100,6 +100,24 @@ pub(crate) fn decode_page(bytes: &[u8]) -> Result<Page> {
     Ok(page)
 }
 
+/// False when a page is a leaf without a key that is wanted, which is found without reading more
+/// than its keys.
+pub(crate) fn may_have_key(bytes: &[u8], wanted: &mut dyn FnMut(&[u8]) -> bool) -> Result<bool> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != FORM_LEAF {
+        return Ok(true);
+    }
+    let mut key = Vec::new();
+    for _ in 0..reader.count(ROWS_MAX)? {
+        key.truncate(reader.count(key.len())?);
+        key.extend_from_slice(reader.bytes(KEY_BYTES_MAX)?);
+        if wanted(&key) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn decode_inner(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<Child>> {
     if rows == 0 {
         return Err(FormatError("an inner page has no children"));

@@ -16,12 +16,12 @@ pub(crate) trait PageSource {
 
 /// Walks all entries whose keys begin with a prefix.
 pub(crate) struct TreeWalk {
-    prefix: Vec<u8>,
+    pub(super) prefix: Vec<u8>,
     /// For each level from the root down, the children not yet visited.
-    inner: Vec<VecDeque<Child>>,
-    leaf: VecDeque<Node>,
+    pub(super) inner: Vec<VecDeque<Child>>,
+    pub(super) leaf: VecDeque<Node>,
     /// The next page to read; the root at first.
-    pending: Option<Child>,
+    pub(super) pending: Option<Child>,
 }
 
 /// A leaf as it is stored.
@@ -41,8 +41,13 @@ pub(crate) struct PageLost {
     pub(crate) error: Box<ReadError>,
 }
 
+/// Reads one page.
+pub(crate) fn read_page(id: &ChunkId, source: &mut dyn PageSource) -> Result<Page, ReadError> {
+    decode_page(&source.page(id)?).map_err(|source| ReadError::Format { chunk: *id, source })
+}
+
 impl PageLost {
-    fn of(child: Child, error: ReadError) -> Self {
+    pub(super) fn of(child: Child, error: ReadError) -> Self {
         Self {
             page: child.id,
             first_key: child.key,
@@ -125,11 +130,12 @@ impl TreeWalk {
         }
     }
 
-    fn read(&self, child: &Child, source: &mut dyn PageSource) -> Result<Page, ReadError> {
-        let page = decode_page(&source.page(&child.id)?).map_err(|source| ReadError::Format {
-            chunk: child.id,
-            source,
-        })?;
+    pub(super) fn read(
+        &self,
+        child: &Child,
+        source: &mut dyn PageSource,
+    ) -> Result<Page, ReadError> {
+        let page = read_page(&child.id, source)?;
         if matches!(page, Page::Inner(_)) && self.inner.len() >= LEVEL_MAX {
             return Err(ReadError::Format {
                 chunk: child.id,
@@ -140,7 +146,7 @@ impl TreeWalk {
     }
 
     /// Gives the next child that may hold keys with the prefix.
-    fn next_child(&mut self) -> Option<Child> {
+    pub(super) fn next_child(&mut self) -> Option<Child> {
         while let Some(children) = self.inner.last_mut() {
             let Some(child) = children.pop_front() else {
                 self.inner.pop();
