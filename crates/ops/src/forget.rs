@@ -28,7 +28,7 @@ pub(crate) fn forget_old(
     _lock: &DomainLock,
 ) -> Vec<Forgotten> {
     let rules = rules(&plan.schedule.keep);
-    if rules == Rules::default() {
+    if rules.keeps_all() {
         return Vec::new();
     }
     let stored = |name: &DestinationName| {
@@ -134,6 +134,7 @@ fn rules(keep: &Keep) -> Rules {
         yearly: keep.yearly.unwrap_or(0),
         within_secs: keep.within_secs.unwrap_or(0),
         max: keep.max.unwrap_or(0),
+        ..Rules::default()
     }
 }
 

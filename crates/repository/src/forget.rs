@@ -76,9 +76,10 @@ impl Domain {
                 id: snapshot.id,
                 at: snapshot.body.started_at,
                 is_complete: snapshot.body.status == SnapshotStatus::Complete,
+                is_pinned: false,
             })
             .collect();
-        let gone = plan_retention(&candidates, keep, now);
+        let gone = plan_retention(&candidates, keep, now).gone;
         self.forget(&gone)?;
         Ok(gone)
     }

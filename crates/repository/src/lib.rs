@@ -35,7 +35,7 @@ pub use domain::{Domain, SnapshotList};
 pub use error::{ReadError, RepositoryError, chain};
 pub use forget::{PruneOptions, PruneReport};
 pub use restore::RestoreReport;
-pub use retention::{Candidate, Keep, plan_retention};
+pub use retention::{Candidate, Keep, KeptBy, RetentionPlan, plan_retention};
 pub use sealing::{KeyTextError, ScheduleKey};
 pub use snapshot::{Snapshot, SnapshotBody, SnapshotFailure, SnapshotStatus};
 pub use view::View;

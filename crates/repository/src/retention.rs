@@ -1,8 +1,9 @@
 //! Which snapshots to keep: a pure function of snapshots, rules and the present.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Instant, SnapshotId};
+use serde::Serialize;
 
 /// A snapshot this far in the future was made under a wrong clock: it is kept, and fills no rule.
 const FUTURE_SECS: i64 = 3600;
@@ -18,10 +19,22 @@ pub struct Candidate {
     pub at: Instant,
     /// Whether it holds everything.
     pub is_complete: bool,
+    /// Whether somebody wants it kept.
+    pub is_pinned: bool,
 }
 
-/// Rules of retention. A snapshot is kept when any rule keeps it; without any rule all are kept.
-/// Hours, days, weeks (from Monday), months and years are those of UTC; of each the newest counts.
+/// Rules of retention. Hours, days, weeks (from Monday), months and years are those of UTC; of each
+/// the newest counts. Partial snapshots fill no rule while there are complete ones. 0 means no such
+/// rule.
+///
+/// Where they differ, the first of these decides:
+///
+/// 1. Kept: what is pinned, the newest complete snapshot, partial ones that are newer than it, and
+///    what claims to be from the future.
+/// 2. Kept: the newest `min`, and what is younger than `min_age_secs`.
+/// 3. Goes: what is older than `max_age_secs`, and of what the rules keep all but the newest `max`.
+///    Both limits hold together.
+/// 4. Kept: what any other rule keeps; everything, when there is no other rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keep {
     /// The newest ones.
@@ -36,93 +49,210 @@ pub struct Keep {
     pub monthly: u32,
     /// One for each of so many years that have one.
     pub yearly: u32,
-    /// All that are younger than this; 0 for no such rule.
+    /// All that are younger than this.
     pub within_secs: u64,
-    /// Never more than so many, the newest; 0 for no limit.
+    /// So many newest stay whatever the limits say.
+    pub min: u32,
+    /// All that are younger than this stay whatever the limits say.
+    pub min_age_secs: u64,
+    /// Never more than so many, the newest.
     pub max: u32,
+    /// None that is as old as this.
+    pub max_age_secs: u64,
+}
+
+impl Keep {
+    /// True when a rule, apart from the limits, says what stays.
+    #[must_use]
+    pub const fn has_rule(&self) -> bool {
+        self.last > 0
+            || self.hourly > 0
+            || self.daily > 0
+            || self.weekly > 0
+            || self.monthly > 0
+            || self.yearly > 0
+            || self.within_secs > 0
+    }
+
+    /// True when nothing can go by it.
+    #[must_use]
+    pub const fn keeps_all(&self) -> bool {
+        !self.has_rule() && self.max == 0 && self.max_age_secs == 0
+    }
+}
+
+/// Why a snapshot is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptBy {
+    /// Somebody wants it kept.
+    Pin,
+    /// It is the newest that holds everything.
+    Newest,
+    /// It is partial and newer than every complete one.
+    Newer,
+    /// It claims to be from the future.
+    Future,
+    /// `min`
+    Min,
+    /// `min_age_secs`
+    MinAge,
+    /// `last`
+    Last,
+    /// `hourly`
+    Hourly,
+    /// `daily`
+    Daily,
+    /// `weekly`
+    Weekly,
+    /// `monthly`
+    Monthly,
+    /// `yearly`
+    Yearly,
+    /// `within_secs`
+    Within,
+    /// There is no rule.
+    NoRule,
+}
+
+/// What becomes of each snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetentionPlan {
+    /// Those to forget, oldest first.
+    pub gone: Vec<SnapshotId>,
+    /// The others, oldest first, and all that keeps each.
+    pub kept: Vec<(SnapshotId, Vec<KeptBy>)>,
 }
 
 /// Gives the number of the span of time that holds a second.
 type Span = fn(i64) -> i64;
 
-/// Gives the snapshots to forget, oldest first.
-///
-/// The newest complete snapshot is always kept. Partial ones fill no rule while there are complete
-/// ones; they are kept when they are newer than every complete one or within the kept time.
+/// What keeps each snapshot.
+type Kept = BTreeMap<SnapshotId, BTreeSet<KeptBy>>;
+
+/// Says what becomes of each snapshot, by the order of precedence that [`Keep`] names.
 #[must_use]
-pub fn plan_retention(candidates: &[Candidate], keep: &Keep, now: Instant) -> Vec<SnapshotId> {
-    if *keep == Keep::default() {
-        return Vec::new();
-    }
+pub fn plan_retention(candidates: &[Candidate], keep: &Keep, now: Instant) -> RetentionPlan {
     let latest = now.plus_secs(FUTURE_SECS);
-    let mut past: Vec<_> = candidates.iter().filter(|c| c.at <= latest).collect();
-    past.sort_by_key(|candidate| std::cmp::Reverse((candidate.at, candidate.id)));
+    let mut all: Vec<_> = candidates.iter().collect();
+    all.sort_by_key(|candidate| std::cmp::Reverse((candidate.at, candidate.id)));
+    let (future, past): (Vec<&Candidate>, Vec<&Candidate>) =
+        all.iter().copied().partition(|c| c.at > latest);
     let has_complete = past.iter().any(|candidate| candidate.is_complete);
-    let counting: Vec<_> = past
-        .iter()
-        .copied()
-        .filter(|candidate| candidate.is_complete || !has_complete)
-        .collect();
-    let mut kept = BTreeSet::new();
-    let rules: [(u32, Span); 5] = [
-        (keep.hourly, |secs| secs.div_euclid(HOUR_SECS)),
-        (keep.daily, |secs| secs.div_euclid(DAY_SECS)),
+    let is_counting = |c: &&Candidate| c.is_complete || !has_complete;
+    let counting: Vec<_> = past.iter().copied().filter(is_counting).collect();
+    let mut kept = by_rules(&past, &counting, keep, now);
+    limit(&mut kept, &counting, keep);
+    for candidate in &past {
+        if keep.max_age_secs > 0 && !is_younger(candidate, keep.max_age_secs, now) {
+            kept.remove(&candidate.id);
+        }
+    }
+    for candidate in counting.iter().take(count(keep.min)) {
+        note(&mut kept, candidate, KeptBy::Min);
+    }
+    for candidate in &past {
+        if is_younger(candidate, keep.min_age_secs, now) {
+            note(&mut kept, candidate, KeptBy::MinAge);
+        }
+    }
+    let newest = counting.first().copied();
+    if let Some(candidate) = newest {
+        note(&mut kept, candidate, KeptBy::Newest);
+    }
+    for candidate in &past {
+        if !candidate.is_complete && newest.is_some_and(|newest| candidate.at > newest.at) {
+            note(&mut kept, candidate, KeptBy::Newer);
+        }
+    }
+    for candidate in future {
+        note(&mut kept, candidate, KeptBy::Future);
+    }
+    for candidate in all.iter().filter(|candidate| candidate.is_pinned) {
+        note(&mut kept, candidate, KeptBy::Pin);
+    }
+    let mut plan = RetentionPlan::default();
+    for candidate in all.iter().rev() {
+        match kept.remove(&candidate.id) {
+            Some(why) => plan.kept.push((candidate.id, why.into_iter().collect())),
+            None => plan.gone.push(candidate.id),
+        }
+    }
+    plan
+}
+
+fn by_rules(past: &[&Candidate], counting: &[&Candidate], keep: &Keep, now: Instant) -> Kept {
+    let mut kept = Kept::new();
+    if !keep.has_rule() {
+        for candidate in past {
+            note(&mut kept, candidate, KeptBy::NoRule);
+        }
+        return kept;
+    }
+    let rules: [(KeptBy, u32, Span); 5] = [
+        (KeptBy::Hourly, keep.hourly, |secs| {
+            secs.div_euclid(HOUR_SECS)
+        }),
+        (KeptBy::Daily, keep.daily, |secs| secs.div_euclid(DAY_SECS)),
         // 1970-01-01 was a Thursday.
-        (keep.weekly, |secs| {
+        (KeptBy::Weekly, keep.weekly, |secs| {
             (secs.div_euclid(DAY_SECS) + 3).div_euclid(7)
         }),
-        (keep.monthly, |secs| month(secs.div_euclid(DAY_SECS))),
-        (keep.yearly, |secs| {
+        (KeptBy::Monthly, keep.monthly, |secs| {
+            month(secs.div_euclid(DAY_SECS))
+        }),
+        (KeptBy::Yearly, keep.yearly, |secs| {
             month(secs.div_euclid(DAY_SECS)).div_euclid(12)
         }),
     ];
-    kept.extend(counting.iter().take(count(keep.last)).map(|c| c.id));
-    for (number, span) in rules {
-        kept.extend(newest_of_each(&counting, number, span));
+    for candidate in counting.iter().take(count(keep.last)) {
+        note(&mut kept, candidate, KeptBy::Last);
     }
-    let since = i64::try_from(keep.within_secs).unwrap_or(i64::MAX);
-    let is_within = |candidate: &&&Candidate| {
-        since > 0 && candidate.at.secs() > now.secs().saturating_sub(since)
-    };
-    kept.extend(past.iter().filter(is_within).map(|c| c.id));
-    if keep.max > 0 {
-        let mut room = count(keep.max);
-        for candidate in &counting {
-            if kept.contains(&candidate.id) {
-                if room == 0 {
-                    kept.remove(&candidate.id);
-                }
-                room = room.saturating_sub(1);
+    for (why, number, span) in rules {
+        let mut spans = BTreeSet::new();
+        for candidate in counting {
+            if spans.len() >= count(number) {
+                break;
+            }
+            if spans.insert(span(candidate.at.secs())) {
+                note(&mut kept, candidate, why);
             }
         }
     }
-    let newest = counting.first().map(|candidate| candidate.at);
-    kept.extend(counting.first().map(|candidate| candidate.id));
-    let is_fresh = |candidate: &&&Candidate| !candidate.is_complete && Some(candidate.at) > newest;
-    kept.extend(past.iter().filter(is_fresh).map(|c| c.id));
-    let gone = past
+    for candidate in past {
+        if is_younger(candidate, keep.within_secs, now) {
+            note(&mut kept, candidate, KeptBy::Within);
+        }
+    }
+    kept
+}
+
+/// Leaves the newest `max` of those that are kept so far.
+fn limit(kept: &mut Kept, counting: &[&Candidate], keep: &Keep) {
+    if keep.max == 0 {
+        return;
+    }
+    let held: Vec<_> = counting
         .iter()
-        .rev()
-        .filter(|candidate| !kept.contains(&candidate.id));
-    gone.map(|candidate| candidate.id).collect()
+        .filter(|c| kept.contains_key(&c.id))
+        .collect();
+    for candidate in held.into_iter().skip(count(keep.max)) {
+        kept.remove(&candidate.id);
+    }
+}
+
+fn note(kept: &mut Kept, candidate: &Candidate, why: KeptBy) {
+    kept.entry(candidate.id).or_default().insert(why);
+}
+
+/// False for an age of 0, which is no rule.
+fn is_younger(candidate: &Candidate, age_secs: u64, now: Instant) -> bool {
+    let age = i64::try_from(age_secs).unwrap_or(i64::MAX);
+    age > 0 && candidate.at.secs() > now.secs().saturating_sub(age)
 }
 
 fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn newest_of_each(newest_first: &[&Candidate], number: u32, span: Span) -> Vec<SnapshotId> {
-    let mut spans = BTreeSet::new();
-    let mut kept = Vec::new();
-    for candidate in newest_first {
-        if kept.len() >= count(number) {
-            break;
-        }
-        if spans.insert(span(candidate.at.secs())) {
-            kept.push(candidate.id);
-        }
-    }
-    kept
 }
 
 /// Counts months since 0000-03 of the proleptic Gregorian calendar, shifted so that years begin in
@@ -138,100 +268,4 @@ fn month(days_since_1970: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn candidate(number: u8, at: &str) -> Candidate {
-        Candidate {
-            id: SnapshotId::from_bytes([number; 16]),
-            at: at.parse().unwrap(),
-            is_complete: true,
-        }
-    }
-
-    fn kept(candidates: &[Candidate], keep: Keep) -> Vec<u8> {
-        let now = "2026-03-10T00:00:00Z".parse().unwrap();
-        let gone = plan_retention(candidates, &keep, now);
-        let is_kept = |c: &&Candidate| !gone.contains(&c.id);
-        candidates
-            .iter()
-            .filter(is_kept)
-            .map(|c| c.id.as_bytes()[0])
-            .collect()
-    }
-
-    fn some() -> Vec<Candidate> {
-        vec![
-            candidate(1, "2024-12-31T23:59:59Z"),
-            candidate(2, "2025-01-01T00:00:00Z"),
-            candidate(3, "2026-01-31T12:00:00Z"),
-            candidate(4, "2026-02-01T12:00:00Z"),
-            candidate(5, "2026-03-01T23:00:00Z"),
-            candidate(6, "2026-03-02T01:00:00Z"),
-            candidate(7, "2026-03-09T01:10:00Z"),
-            candidate(8, "2026-03-09T01:50:00Z"),
-            candidate(9, "2026-03-09T23:00:00Z"),
-        ]
-    }
-
-    #[test]
-    fn each_rule_keeps_the_newest_of_its_spans() {
-        let keep = Keep::default();
-        assert_eq!(kept(&some(), keep).len(), 9);
-        assert_eq!(kept(&some(), Keep { last: 2, ..keep }), [8, 9]);
-        assert_eq!(kept(&some(), Keep { hourly: 2, ..keep }), [8, 9]);
-        assert_eq!(kept(&some(), Keep { daily: 3, ..keep }), [5, 6, 9]);
-        assert_eq!(kept(&some(), Keep { weekly: 3, ..keep }), [5, 6, 9]);
-        assert_eq!(kept(&some(), Keep { monthly: 3, ..keep }), [3, 4, 9]);
-        assert_eq!(kept(&some(), Keep { yearly: 9, ..keep }), [1, 2, 9]);
-        let within = Keep {
-            within_secs: 86_400,
-            ..keep
-        };
-        assert_eq!(kept(&some(), within), [7, 8, 9]);
-        let max = Keep {
-            last: 5,
-            max: 2,
-            ..keep
-        };
-        assert_eq!(kept(&some(), max), [8, 9]);
-    }
-
-    #[test]
-    fn partial_and_future_snapshots_push_nothing_out() {
-        let mut candidates = some();
-        candidates[8].is_complete = false;
-        candidates[6].is_complete = false;
-        candidates.push(candidate(10, "2027-01-01T00:00:00Z"));
-        let keep = Keep {
-            last: 1,
-            ..Keep::default()
-        };
-        assert_eq!(kept(&candidates, keep), [8, 9, 10]);
-        candidates.iter_mut().for_each(|c| c.is_complete = false);
-        assert_eq!(kept(&candidates, keep), [9, 10]);
-    }
-
-    proptest! {
-        #[test]
-        fn the_newest_complete_snapshot_always_stays(
-            times in proptest::collection::vec((0_i64..100_000_000, any::<bool>()), 1..40),
-            rules in any::<[u8; 8]>(),
-        ) {
-            let candidates: Vec<_> = (0_u8..).zip(&times).map(|(number, (secs, is_complete))| Candidate {
-                id: SnapshotId::from_bytes([number; 16]),
-                at: Instant::from_secs(*secs),
-                is_complete: *is_complete,
-            }).collect();
-            let [last, hourly, daily, weekly, monthly, yearly, max, within] = rules.map(u32::from);
-            let within_secs = u64::from(within);
-            let keep = Keep { last, hourly, daily, weekly, monthly, yearly, within_secs, max };
-            let gone = plan_retention(&candidates, &keep, Instant::from_secs(100_000_000));
-            let newest = candidates.iter().filter(|c| c.is_complete).max_by_key(|c| (c.at, c.id));
-            prop_assert!(newest.is_none_or(|newest| !gone.contains(&newest.id)));
-            prop_assert!(gone.len() < candidates.len());
-        }
-    }
-}
+mod tests;

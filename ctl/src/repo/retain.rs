@@ -57,6 +57,18 @@ struct KeepArguments {
     /// Keep all that are younger, for example 30d
     #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "0s", hide_default_value = true)]
     keep_within: u64,
+    /// Keep at least the newest N, whatever the limits say
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_min: u32,
+    /// Keep what is younger, whatever the limits say
+    #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "0s", hide_default_value = true)]
+    keep_min_age: u64,
+    /// Keep at most the newest N of what is kept otherwise
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_max: u32,
+    /// Keep nothing that is older
+    #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "0s", hide_default_value = true)]
+    keep_max_age: u64,
 }
 
 /// How careful to be with readers.
@@ -94,7 +106,7 @@ struct Pruned {
 
 pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let rules = rules(&arguments.rules);
-    if arguments.snapshots.is_empty() && rules == Keep::default() {
+    if arguments.snapshots.is_empty() && rules.keeps_all() {
         return Err(Problem::new(Exit::Usage, "which snapshots?")
             .cause("without a rule all are kept")
             .hint("backstayctl repo forget --keep-daily 14 --keep-monthly 6 …")
@@ -172,9 +184,10 @@ fn choose(
             id: snapshot.id,
             at: snapshot.body.started_at,
             is_complete: snapshot.body.status == SnapshotStatus::Complete,
+            is_pinned: false,
         };
         let candidates: Vec<_> = list.snapshots.iter().map(candidate).collect();
-        ops::plan_retention(&candidates, rules, now())
+        ops::plan_retention(&candidates, rules, now()).gone
     } else {
         let mut gone = Vec::new();
         for word in words {
@@ -197,7 +210,10 @@ fn rules(arguments: &KeepArguments) -> Keep {
         monthly: arguments.keep_monthly,
         yearly: arguments.keep_yearly,
         within_secs: arguments.keep_within,
-        max: 0,
+        min: arguments.keep_min,
+        min_age_secs: arguments.keep_min_age,
+        max: arguments.keep_max,
+        max_age_secs: arguments.keep_max_age,
     }
 }
 
