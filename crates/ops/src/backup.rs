@@ -109,6 +109,7 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
         host: plan.host,
         run: Some(plan.run),
         roots: &roots,
+        compare_by: &roots,
         compression: match plan.schedule.compression {
             Compression::Level(level) => level,
             Compression::Auto => COMPRESSION_AUTO,

@@ -194,12 +194,14 @@ pub fn back_up_trees(
     let roots = roots(trees.paths, trees.excludes)?;
     let users = Arc::new(Users::load().map_err(TreeBackupError::Users)?);
     let label = domain.label().to_owned();
+    let prefixes: Vec<_> = roots.iter().map(|root| root.prefix.clone()).collect();
     let options = BackupOptions {
         schedule: &label,
         host: trees.host,
         run: None,
         // Such a snapshot is restored into a directory; these are what goes back in place.
         roots: &[],
+        compare_by: &prefixes,
         compression: trees.compression,
         clock: trees.clock,
         entropy: trees.entropy,

@@ -47,8 +47,11 @@ pub struct BackupOptions<'a> {
     pub host: &'a str,
     /// The run.
     pub run: Option<RunId>,
-    /// The trees that the source walks, as paths in the snapshot.
+    /// The trees that the source walks and that may be restored in place, as paths in the snapshot.
     pub roots: &'a [TreePath],
+    /// The run is compared with the newest snapshot that holds one of these, or with the newest
+    /// when none does.
+    pub compare_by: &'a [TreePath],
     /// 1–9 as zstd counts, 0 for none.
     pub compression: u8,
     /// Tells the time.
@@ -111,7 +114,7 @@ pub fn back_up(
     options.monitor.event(Event::Phase(Phase::Opening));
     let started_at = options.clock.now();
     let copies = copy::open_all(replicas, options);
-    let parent = Parent::find(&copies);
+    let parent = Parent::find(&copies, options.compare_by);
     let parent_id = parent.as_ref().map(Parent::snapshot_id);
 
     options.monitor.event(Event::Phase(Phase::Storing));

@@ -86,6 +86,26 @@ fn an_unchanged_second_run_opens_nothing_and_stores_under_64_kib() {
 }
 
 #[test]
+fn a_run_is_compared_with_the_newest_snapshot_of_the_same_trees() {
+    let mut world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let source = three_thousand_files();
+    let mut other = TreeSource::default();
+    other.add_file("etc/hosts", "127.0.0.1 localhost");
+    world.run_well(&store, &source);
+    world.run_well(&store, &other);
+    source.take_opened();
+    world.compare_by = vec![path("site")];
+    let id = world.run_well(&store, &source);
+    assert_eq!(source.take_opened(), 0);
+    world.assert_restores(&store, id, &source);
+    // Nothing holds these: the newest is as good as any.
+    world.compare_by = vec![path("nowhere")];
+    world.run_well(&store, &source);
+    assert_eq!(source.take_opened(), 0);
+}
+
+#[test]
 fn pages_that_are_taken_over_are_those_that_would_be_built() {
     let world = World::new();
     let store = Arc::new(MemoryStore::default());

@@ -12,10 +12,14 @@ use crate::error::ReadError;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{Leaf, TreeWalk};
+use crate::view::find;
 
 /// A file that changed this shortly before the previous walk, or later, may have changed again
 /// within the same tick of its clock: it is read again.
 const RACY_SECS: i64 = 2;
+
+/// Snapshots that are looked into for one that holds the same trees.
+const LOOKED_AT_MAX: usize = 100;
 
 /// The newest snapshot of any replica.
 pub(super) struct Parent<'a> {
@@ -43,16 +47,24 @@ impl Former {
 }
 
 impl<'a> Parent<'a> {
-    /// Finds the newest snapshot of the live replicas. What cannot be read is not used: the files
-    /// are read again.
-    pub(super) fn find(copies: &'a [Copy]) -> Option<Self> {
+    /// Finds the newest snapshot of the live replicas that holds one of the trees, or else the
+    /// newest. What cannot be read is not used: the files are read again.
+    pub(super) fn find(copies: &'a [Copy], trees: &[TreePath]) -> Option<Self> {
         let live = copies.iter().filter(|copy| copy.is_live());
         let newest = live.filter_map(|copy| {
-            let list = copy.domain.snapshots().ok()?;
-            list.snapshots
-                .into_iter()
-                .next_back()
-                .map(|snapshot| (copy, snapshot))
+            let mut list = copy.domain.snapshots().ok()?.snapshots;
+            let mut reader = ChunkReader::new(&copy.domain, &copy.index);
+            let mut holds_one = |snapshot: &Snapshot| {
+                let held =
+                    |path: &TreePath| matches!(find(&mut reader, snapshot, path), Ok(Some(_)));
+                trees.iter().any(held)
+            };
+            let recent = list.len().saturating_sub(LOOKED_AT_MAX);
+            let at = (recent..list.len())
+                .rev()
+                .find(|at| list.get(*at).is_some_and(&mut holds_one));
+            let at = at.or_else(|| list.len().checked_sub(1))?;
+            Some((copy, list.swap_remove(at)))
         });
         let (copy, snapshot) = newest.max_by_key(|(_, snapshot)| snapshot.body.started_at)?;
         Some(Self {

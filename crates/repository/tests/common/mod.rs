@@ -23,6 +23,7 @@ pub struct World {
     pub clock: FixedClock,
     pub entropy: CountingEntropy,
     pub cache: Option<Arc<dyn ObjectStore>>,
+    pub compare_by: Vec<TreePath>,
 }
 
 impl World {
@@ -32,6 +33,7 @@ impl World {
             clock: FixedClock::at_secs(1_700_000_000),
             entropy: CountingEntropy::default(),
             cache: None,
+            compare_by: Vec::new(),
         }
     }
 
@@ -71,6 +73,7 @@ impl World {
             host: "web1",
             run: None,
             roots: &[],
+            compare_by: &self.compare_by,
             compression: 3,
             clock: &self.clock,
             entropy: &self.entropy,
