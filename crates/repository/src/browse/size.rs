@@ -33,13 +33,25 @@ impl View {
     ///
     /// `Read` when a page cannot be read.
     pub fn size_of(&self, snapshot: &Snapshot, path: &TreePath) -> Result<Size, RepositoryError> {
+        self.size_with(
+            &mut ChunkReader::new(&self.domain, &self.index),
+            snapshot,
+            path,
+        )
+    }
+
+    pub(crate) fn size_with(
+        &self,
+        reader: &mut ChunkReader<'_>,
+        snapshot: &Snapshot,
+        path: &TreePath,
+    ) -> Result<Size, RepositoryError> {
         let mut size = Size::default();
         if path.name().is_none() {
             size.add(snapshot.body.entries, snapshot.body.bytes.get());
             return Ok(size);
         }
-        let mut reader = ChunkReader::new(&self.domain, &self.index);
-        if let Some(node) = find(&mut reader, snapshot, path)? {
+        if let Some(node) = find(reader, snapshot, path)? {
             size.add(1, node.size_bytes());
         }
         let prefix = path.key_below();
@@ -52,7 +64,7 @@ impl View {
                     if page.key.starts_with(&prefix) && ends_within {
                         size.add(page.entries, page.bytes);
                     } else {
-                        let opened = walk.open(page, &mut reader);
+                        let opened = walk.open(page, reader);
                         opened.map_err(|lost| *lost.error)?;
                     }
                 }
