@@ -2,7 +2,7 @@
 
 use edge::StoreFault;
 use model::{Copy, CopyState, DestinationName};
-use repository::{Domain, Keep as Rules, PruneOptions, ReadError, RepositoryError, chain};
+use repository::{Domain, Keep as Rules, PruneOptions, ReadError, Repack, RepositoryError, chain};
 use settings::Keep;
 
 use crate::backup::{BackupPlan, RunDestination, open_replica};
@@ -10,6 +10,14 @@ use crate::lock::DomainLock;
 
 /// How long condemned packs stay for readers that began before.
 const GRACE_SECS: u32 = 24 * 3600;
+
+/// How much a run moves out of partly needed packs; the next one goes on.
+const REPACK: Repack = Repack {
+    waste_percent: 10,
+    bytes_max: 1 << 30,
+    secs_max: 600,
+    compression: 3,
+};
 
 /// What retention did at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +69,9 @@ pub(crate) fn make_room(
     let is_full = |destination: &&RunDestination| full.contains(&destination.name);
     let free = |destination: &RunDestination| {
         let domain = open_replica(plan, destination)?;
-        domain.prune(&options(plan)).map_err(|error| chain(&error))
+        domain
+            .prune(&options(plan, None))
+            .map_err(|error| chain(&error))
     };
     plan.destinations
         .iter()
@@ -81,9 +91,10 @@ pub(crate) fn make_room(
         .collect()
 }
 
-fn options<'a>(plan: &BackupPlan<'a>) -> PruneOptions<'a> {
+fn options<'a>(plan: &BackupPlan<'a>, repack: Option<Repack>) -> PruneOptions<'a> {
     PruneOptions {
         grace_secs: GRACE_SECS,
+        repack,
         clock: plan.clock,
         entropy: plan.entropy,
         monitor: plan.monitor,
@@ -106,7 +117,7 @@ fn forget_in(
     plan: &BackupPlan<'_>,
 ) -> Result<Option<String>, RepositoryError> {
     let gone = domain.apply_retention(rules, plan.clock.now())?;
-    let report = domain.prune(&options(plan))?;
+    let report = domain.prune(&options(plan, Some(REPACK)))?;
     if gone.is_empty() && report.deleted_packs == 0 {
         return Ok(None);
     }

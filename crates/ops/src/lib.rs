@@ -16,8 +16,8 @@ pub use credential::{CredentialError, S3Credential};
 pub use forget::Forgotten;
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
-    BackupCounts, Candidate, CheckDepth, CheckReport, Domain, Keep, KeptBy, KeyTextError,
-    PruneOptions, PruneReport, RepositoryError, RetentionPlan, ScheduleKey, Snapshot,
+    BackupCounts, Candidate, CheckDepth, CheckReport, Domain, Freed, Keep, KeptBy, KeyTextError,
+    PruneOptions, PruneReport, Repack, RepositoryError, RetentionPlan, ScheduleKey, Snapshot,
     SnapshotStatus, View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};

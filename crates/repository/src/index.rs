@@ -1,6 +1,6 @@
 //! The index in memory: which chunk is where. 32 bytes for each chunk, sorted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealing::{ChunkId, ObjectKind};
 
@@ -139,6 +139,10 @@ impl Index {
         self.records.sort_unstable();
         self.records.dedup_by_key(|record| record.prefix);
         self.records.shrink_to_fit();
+        self.find_fences();
+    }
+
+    fn find_fences(&mut self) {
         self.fences.clear();
         self.fences.reserve_exact(FENCE_COUNT + 1);
         let mut at = 0;
@@ -189,6 +193,41 @@ impl Index {
 
     pub(crate) fn has_pack(&self, hash: &ObjectHash) -> bool {
         self.ordinals.contains_key(hash)
+    }
+
+    /// Takes packs out in place; `moved` hears of each record that stays its number before and now.
+    pub(crate) fn remove_packs(
+        &mut self,
+        gone: &[(ObjectHash, ObjectKind)],
+        moved: &mut dyn FnMut(usize, usize),
+    ) {
+        let gone: BTreeSet<_> = gone.iter().map(|(hash, _)| *hash).collect();
+        let mut translated = Vec::with_capacity(self.packs.len());
+        let mut kept = 0_u32;
+        for pack in &self.packs {
+            let stays = !gone.contains(&pack.hash);
+            translated.push(stays.then_some(kept));
+            kept += u32::from(stays);
+        }
+        self.packs.retain(|pack| !gone.contains(&pack.hash));
+        self.ordinals = (0_u32..)
+            .zip(&self.packs)
+            .map(|(ordinal, pack)| (pack.hash, ordinal))
+            .collect();
+        let (mut from, mut to) = (0, 0);
+        self.records.retain_mut(|record| {
+            let ordinal = usize::try_from(record.pack)
+                .ok()
+                .and_then(|pack| translated.get(pack).copied().flatten());
+            if let Some(ordinal) = ordinal {
+                record.pack = ordinal;
+                moved(from, to);
+                to += 1;
+            }
+            from += 1;
+            ordinal.is_some()
+        });
+        self.find_fences();
     }
 
     /// Gives packs and records without some packs, for a segment that replaces all.
@@ -250,5 +289,13 @@ mod tests {
         let (packs, records) = index.without(&|p| p.hash == pack(1).hash);
         assert_eq!(packs, [pack(2), pack(3)]);
         assert_eq!(records, [record(11, 0), record(12, 0)]);
+        let mut moves = Vec::new();
+        let gone = [(pack(1).hash, ObjectKind::DataPack)];
+        index.remove_packs(&gone, &mut |from, to| moves.push((from, to)));
+        assert_eq!(index.packs(), packs);
+        assert_eq!(index.records(), records);
+        assert_eq!(moves, [(1, 0), (2, 1)]);
+        assert!(index.contains(&id(12)) && !index.contains(&id(10)));
+        assert!(!index.has_pack(&pack(1).hash));
     }
 }

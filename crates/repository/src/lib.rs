@@ -17,6 +17,7 @@ mod forget;
 mod index;
 mod layout;
 mod pack;
+mod prune;
 mod reader;
 mod restore;
 mod retention;
@@ -34,7 +35,7 @@ pub use browse::{Aspect, Change, Hit, LiveReport, PathTime, Pattern, Size, Versi
 pub use check::{AffectedFile, CheckDepth, CheckReport, Damage};
 pub use domain::{Domain, SnapshotList};
 pub use error::{ReadError, RepositoryError, chain};
-pub use forget::{PruneOptions, PruneReport};
+pub use prune::{Freed, PruneOptions, PruneReport, Repack};
 pub use restore::RestoreReport;
 pub use retention::{Candidate, Keep, KeptBy, RetentionPlan, plan_retention};
 pub use sealing::{KeyTextError, ScheduleKey};

@@ -6,11 +6,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{GRACE_SECS, World, noise, path, prune};
+use common::{GRACE_SECS, World, noise, path, prune, prune_with};
 use edge::{ObjectName, ObjectStore, Silent};
 use model::SnapshotId;
 use proptest::prelude::*;
-use repository::{CheckDepth, Domain, Keep, PruneOptions, PruneReport};
+use repository::{CheckDepth, Keep, PruneReport, Repack};
 use testkit::{MemoryStore, TreeSource};
 
 #[test]
@@ -76,14 +76,7 @@ fn nothing_is_deleted_while_a_snapshot_cannot_be_read() {
     store.damage(name, 120);
     let before = store.objects();
     let place: Arc<dyn ObjectStore> = store.clone();
-    let options = PruneOptions {
-        grace_secs: 0,
-        clock: &world.clock,
-        entropy: &world.entropy,
-        monitor: &Silent,
-    };
-    let domain = Domain::open(place, &world.key).unwrap();
-    assert!(domain.prune(&options).is_err());
+    assert!(prune_with(&world, &place, 0, None).is_err());
     assert_eq!(store.objects(), before);
 }
 
@@ -114,7 +107,7 @@ enum Step {
     Remove { file: u8 },
     Run,
     Forget { nth: u8 },
-    Prune,
+    Prune { repack: Option<u8>, at_once: bool },
     Wait,
 }
 
@@ -125,7 +118,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_u8..12).prop_map(|file| Step::Remove { file }),
         4 => Just(Step::Run),
         2 => any::<u8>().prop_map(|nth| Step::Forget { nth }),
-        2 => Just(Step::Prune),
+        2 => (proptest::option::of(0_u8..60), any::<bool>())
+            .prop_map(|(repack, at_once)| Step::Prune { repack, at_once }),
         1 => Just(Step::Wait),
     ]
 }
@@ -159,8 +153,15 @@ proptest! {
                         world.view(&store).domain().forget(&[id]).unwrap();
                     }
                 }
-                Step::Prune => {
-                    prune(&world, &store);
+                Step::Prune { repack, at_once } => {
+                    let place: Arc<dyn ObjectStore> = store.clone();
+                    let grace_secs = if at_once { 0 } else { GRACE_SECS };
+                    let repack = repack.map(|waste_percent| Repack {
+                        waste_percent,
+                        bytes_max: 500_000,
+                        ..Repack::default()
+                    });
+                    prune_with(&world, &place, grace_secs, repack).unwrap();
                 }
                 Step::Wait => world.clock.advance_secs(i64::from(GRACE_SECS)),
             }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use model::{ByteCount, Exit, SnapshotId};
-use ops::{Candidate, Domain, Keep, PruneOptions, PruneReport, SnapshotStatus};
+use ops::{Candidate, Domain, Keep, PruneOptions, PruneReport, Repack, SnapshotStatus};
 use serde::Serialize;
 
 use super::{SystemClock, SystemEntropy, open_for_writing};
@@ -27,7 +27,7 @@ pub struct ForgetArguments {
     #[arg(long, conflicts_with = "dry_run")]
     prune: bool,
     #[command(flatten)]
-    grace: GraceArguments,
+    sweep: SweepArguments,
     #[command(flatten)]
     repo: RepoArguments,
 }
@@ -71,19 +71,33 @@ struct KeepArguments {
     keep_max_age: u64,
 }
 
-/// How careful to be with readers.
+/// How to delete what nothing needs.
 #[derive(Debug, Args)]
-struct GraceArguments {
+struct SweepArguments {
     /// How long unneeded packs stay for restores that began before; with 0s they go at once
     #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "1d")]
     grace: u64,
+    /// Also rewrite packs of which only a part is needed, while more than 10 % of all is waste
+    #[arg(long)]
+    repack: bool,
+    /// Rewrite packs only while more than this share of all is waste
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 10,
+        requires = "repack"
+    )]
+    repack_over: u8,
+    /// Begin to rewrite no pack after this long
+    #[arg(long, value_name = "SPAN", value_parser = settings::seconds, requires = "repack")]
+    repack_for: Option<u64>,
 }
 
 /// What to delete.
 #[derive(Debug, Args)]
 pub struct PruneArguments {
     #[command(flatten)]
-    grace: GraceArguments,
+    sweep: SweepArguments,
     #[command(flatten)]
     repo: RepoArguments,
 }
@@ -102,6 +116,11 @@ struct Pruned {
     condemned_packs: u64,
     deleted_packs: u64,
     freed_bytes: ByteCount,
+    emptied_packs: u64,
+    moved_bytes: ByteCount,
+    unreadable_packs: u64,
+    is_cut_short: bool,
+    waste_bytes: ByteCount,
 }
 
 pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result<Exit, Problem> {
@@ -120,7 +139,7 @@ pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result
             .forget(&gone)
             .map_err(|error| repository_problem("cannot let snapshots go", &error))?;
         if arguments.prune {
-            pruned = Some(prune_domain(&domain, &arguments.grace)?);
+            pruned = Some(prune_domain(&domain, &arguments.sweep)?);
         }
     }
     if screen.is_json() {
@@ -157,7 +176,7 @@ pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result
 
 pub(super) fn prune(arguments: &PruneArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
-    let report = prune_domain(&domain, &arguments.grace)?;
+    let report = prune_domain(&domain, &arguments.sweep)?;
     if screen.is_json() {
         screen.json(&pruned_row(report))?;
     } else {
@@ -217,10 +236,15 @@ fn rules(arguments: &KeepArguments) -> Keep {
     }
 }
 
-fn prune_domain(domain: &Domain, grace: &GraceArguments) -> Result<PruneReport, Problem> {
+fn prune_domain(domain: &Domain, sweep: &SweepArguments) -> Result<PruneReport, Problem> {
     let watch = Watch::new("prune");
     let options = PruneOptions {
-        grace_secs: u32::try_from(grace.grace).unwrap_or(u32::MAX),
+        grace_secs: seconds(sweep.grace),
+        repack: sweep.repack.then(|| Repack {
+            waste_percent: sweep.repack_over,
+            secs_max: sweep.repack_for.map_or(u32::MAX, seconds),
+            ..Repack::default()
+        }),
         clock: &SystemClock,
         entropy: &SystemEntropy,
         monitor: &watch,
@@ -231,11 +255,20 @@ fn prune_domain(domain: &Domain, grace: &GraceArguments) -> Result<PruneReport, 
     })
 }
 
+fn seconds(span: u64) -> u32 {
+    u32::try_from(span).unwrap_or(u32::MAX)
+}
+
 fn pruned_row(report: PruneReport) -> Pruned {
     Pruned {
         condemned_packs: report.condemned_packs,
         deleted_packs: report.deleted_packs,
         freed_bytes: report.freed_bytes,
+        emptied_packs: report.emptied_packs,
+        moved_bytes: report.moved_bytes,
+        unreadable_packs: report.unreadable_packs,
+        is_cut_short: report.is_cut_short,
+        waste_bytes: report.waste_bytes,
     }
 }
 
@@ -251,5 +284,14 @@ fn show_pruned(report: &PruneReport, screen: &mut Screen) -> Result<(), Problem>
         text = format!("{text}; {} to be deleted after the grace", count(waiting));
     }
     screen.line(&[plain(format!("{text}."))])?;
+    if report.emptied_packs > 0 {
+        let (packs, bytes) = (count(report.emptied_packs), report.moved_bytes);
+        screen.line(&[plain(format!("{packs} rewritten as {bytes}."))])?;
+    }
+    if report.unreadable_packs > 0 {
+        let packs = count(report.unreadable_packs);
+        let text = format!("{packs} could not be read and stay: backstayctl repo verify");
+        screen.line(&[toned("damaged   ", Tone::Bad), plain(text)])?;
+    }
     Ok(())
 }

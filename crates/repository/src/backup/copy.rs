@@ -14,7 +14,7 @@ use crate::domain::Domain;
 use crate::error::{RepositoryError, chain};
 use crate::index::{Index, PackInfo, Prefix, Record, prefix_of, records_of};
 use crate::layout::ObjectHash;
-use crate::pack::decode_trailer;
+use crate::pack::{FrameEntry, decode_trailer};
 use crate::segment::seal_segment;
 
 /// One replica of the run.
@@ -119,7 +119,7 @@ impl Copy {
     fn load(&mut self, options: &BackupOptions<'_>) -> Result<(), RepositoryError> {
         self.index = self.domain.load_index()?;
         let stored = list_packs(&self.domain)?;
-        let condemned = crate::forget::condemned_packs(&self.domain)?;
+        let condemned = crate::prune::condemned_packs(&self.domain)?;
         let lost = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)) != Some(&pack.size);
         let is_damaged = self.index.damaged.is_some();
         let must_rewrite = is_damaged || self.index.packs().iter().any(lost);
@@ -224,6 +224,12 @@ pub(crate) fn list_packs(
     Ok(stored)
 }
 
+/// What the end of a pack says.
+pub(crate) struct PackTrailer {
+    origin: (u32, [u8; 32]),
+    pub(crate) frames: Vec<FrameEntry>,
+}
+
 /// Reads what a pack says of itself, or `None` when it is damaged.
 pub(crate) fn read_pack(
     domain: &Domain,
@@ -231,7 +237,28 @@ pub(crate) fn read_pack(
     hash: ObjectHash,
     size: u64,
 ) -> Result<Option<(PackInfo, Vec<Record>)>, StoreError> {
-    let name = domain.name(kind, &hash);
+    let trailer = read_trailer(domain, kind, &hash)?;
+    Ok(trailer.map(|trailer| {
+        let (epoch, salt) = trailer.origin;
+        let info = PackInfo {
+            hash,
+            kind,
+            epoch,
+            salt,
+            size,
+            frames: trailer.frames.iter().map(|frame| frame.shape).collect(),
+        };
+        (info, records_of(0, &trailer.frames))
+    }))
+}
+
+/// Reads the trailer of a pack, or `None` when it is damaged.
+pub(crate) fn read_trailer(
+    domain: &Domain,
+    kind: ObjectKind,
+    hash: &ObjectHash,
+) -> Result<Option<PackTrailer>, StoreError> {
+    let name = domain.name(kind, hash);
     let mut length = TAIL_BYTES_FIRST;
     for _ in 0..2 {
         let end = domain
@@ -240,19 +267,10 @@ pub(crate) fn read_pack(
         match open_tail(domain.keyring(), kind, &end) {
             Ok(Tail::Longer(needed)) if needed > length => length = needed,
             Ok(Tail::Trailer { cipher, trailer }) => {
-                let (Ok((epoch, salt)), Ok(frames)) = (cipher.origin(), decode_trailer(&trailer))
-                else {
+                let (Ok(origin), Ok(frames)) = (cipher.origin(), decode_trailer(&trailer)) else {
                     return Ok(None);
                 };
-                let info = PackInfo {
-                    hash,
-                    kind,
-                    epoch,
-                    salt,
-                    size,
-                    frames: frames.iter().map(|frame| frame.shape).collect(),
-                };
-                return Ok(Some((info, records_of(0, &frames))));
+                return Ok(Some(PackTrailer { origin, frames }));
             }
             Ok(Tail::Longer(_)) | Err(_) => return Ok(None),
         }

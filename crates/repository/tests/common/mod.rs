@@ -10,8 +10,8 @@ use std::sync::Arc;
 use edge::{Entry, EntryKind, Monitor, ObjectStore, Silent, TreePath};
 use model::{DestinationName, SnapshotId};
 use repository::{
-    BackupOptions, BackupReport, Domain, PruneOptions, PruneReport, Replica, RestoreReport,
-    ScheduleKey, View, back_up,
+    BackupOptions, BackupReport, Domain, PruneOptions, PruneReport, Repack, Replica,
+    RepositoryError, RestoreReport, ScheduleKey, View, back_up,
 };
 use testkit::{
     Collected, CollectingTarget, CountingEntropy, FileSpec, FixedClock, MemoryStore, TreeSource,
@@ -173,14 +173,23 @@ pub const GRACE_SECS: u32 = 3600;
 
 pub fn prune(world: &World, store: &Arc<MemoryStore>) -> PruneReport {
     let store: Arc<dyn ObjectStore> = store.clone();
+    prune_with(world, &store, GRACE_SECS, None).unwrap()
+}
+
+pub fn prune_with(
+    world: &World,
+    store: &Arc<dyn ObjectStore>,
+    grace_secs: u32,
+    repack: Option<Repack>,
+) -> Result<PruneReport, RepositoryError> {
     let options = PruneOptions {
-        grace_secs: GRACE_SECS,
+        grace_secs,
+        repack,
         clock: &world.clock,
         entropy: &world.entropy,
         monitor: &Silent,
     };
-    let domain = Domain::open(store, &world.key).unwrap();
-    domain.prune(&options).unwrap()
+    Domain::open(store.clone(), &world.key)?.prune(&options)
 }
 
 pub fn path(text: &str) -> TreePath {
