@@ -331,7 +331,7 @@ fn entries(opened: &Opened, path: &TreePath, recursive: bool) -> Result<Vec<Entr
 
 /// One entry, for programs.
 #[derive(Serialize)]
-struct EntryRow {
+pub struct EntryRow {
     path: String,
     kind: &'static str,
     mode: String,
@@ -386,7 +386,8 @@ fn shown_name(entry: &Entry, below: &TreePath) -> String {
         .join("/")
 }
 
-fn entry_row(entry: &Entry) -> EntryRow {
+/// Shows an entry to programs.
+pub fn entry_row(entry: &Entry) -> EntryRow {
     let (kind, letter) = match entry.kind {
         EntryKind::Directory => ("directory", 'd'),
         EntryKind::File => ("file", '-'),

@@ -2,18 +2,22 @@
 //! controller.
 
 mod backup;
+mod diff;
+mod find;
 mod init;
 mod retain;
+mod stats;
 mod verify;
+mod versions;
 
 use clap::{Args, Subcommand};
-use edge::{Clock, Entropy};
+use edge::{Clock, Entropy, TreePath};
 use model::{Exit, Failure, Instant};
-use ops::{Domain, RestoreTo, StorePlace, WriteLock};
+use ops::{Domain, RestoreTo, Snapshot, StorePlace, View, WriteLock};
 
 use crate::browse;
 use crate::problem::Problem;
-use crate::reach::{Reached, RepoArguments, open_problem};
+use crate::reach::{Reached, RepoArguments, open_problem, repository_problem};
 use crate::restore;
 use crate::screen::{Screen, Tone, plain, toned};
 
@@ -31,6 +35,12 @@ pub enum RepoVerb {
     Snapshots(SnapshotsArguments),
     /// Show what is in a snapshot
     Ls(LsArguments),
+    /// Search names, in all snapshots or in one
+    Find(find::FindArguments),
+    /// Show in what two snapshots differ, or a snapshot and the files as they are now
+    Diff(diff::DiffArguments),
+    /// Show how one file or directory changed from snapshot to snapshot
+    Versions(versions::VersionsArguments),
     /// Restore a snapshot or a part of it into a directory
     Restore(RestoreArguments),
     /// Let snapshots go, by name or by rules
@@ -39,6 +49,8 @@ pub enum RepoVerb {
     Prune(retain::PruneArguments),
     /// Read everything back and say what is damaged
     Verify(verify::VerifyArguments),
+    /// Show how much is stored, and what only one snapshot, account or path holds
+    Stats(stats::StatsArguments),
 }
 
 /// Whose snapshots.
@@ -99,6 +111,9 @@ pub fn repo(verb: &RepoVerb, screen: &mut Screen) -> Result<Exit, Problem> {
             browse::show_reached(vec![reached], screen)
         }
         RepoVerb::Ls(arguments) => ls(arguments, screen),
+        RepoVerb::Find(arguments) => find::find(arguments, screen),
+        RepoVerb::Diff(arguments) => diff::diff(arguments, screen),
+        RepoVerb::Versions(arguments) => versions::versions(arguments, screen),
         RepoVerb::Restore(arguments) => {
             let path = arguments.path.as_ref();
             let path = path.map(|path| browse::tree_path(path.as_encoded_bytes()));
@@ -109,6 +124,7 @@ pub fn repo(verb: &RepoVerb, screen: &mut Screen) -> Result<Exit, Problem> {
         RepoVerb::Forget(arguments) => retain::forget(arguments, screen),
         RepoVerb::Prune(arguments) => retain::prune(arguments, screen),
         RepoVerb::Verify(arguments) => verify::verify(arguments, screen),
+        RepoVerb::Stats(arguments) => stats::stats(arguments, screen),
     }
 }
 
@@ -122,6 +138,33 @@ fn ls(arguments: &LsArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     };
     let opened = browse::open(vec![reached], &arguments.snapshot)?;
     browse::show_directory(&opened, &path, arguments.recursive, screen)
+}
+
+/// Opens a repository for looking into it.
+fn open_for_reading(repo: &RepoArguments) -> Result<View, Problem> {
+    View::open(repo.open()?).map_err(|error| repository_problem("cannot load the index", &error))
+}
+
+/// Lists the snapshots, oldest first. One that cannot be read is told beside the answer, which
+/// then is partial.
+fn all_snapshots(view: &View, screen: &Screen) -> Result<(Vec<Snapshot>, Exit), Problem> {
+    let list = view.domain().snapshots();
+    let list = list.map_err(|error| repository_problem("cannot list the snapshots", &error))?;
+    for error in &list.unreadable {
+        screen.complain(&repository_problem("cannot read a snapshot", error));
+    }
+    let exit = if list.unreadable.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Partial
+    };
+    Ok((list.snapshots, exit))
+}
+
+/// Reads a path inside of a snapshot; none is the root.
+fn path_argument(path: Option<&std::ffi::OsString>) -> Result<TreePath, Problem> {
+    let bytes = path.map_or(&b""[..], |path| path.as_encoded_bytes());
+    browse::tree_path(bytes)
 }
 
 /// Opens a repository for writing: no other process may do so meanwhile.

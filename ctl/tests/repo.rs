@@ -244,3 +244,130 @@ fn what_cannot_be_begun_changes_nothing() {
     fs::remove_dir_all(alone.host.path("srv/backup")).unwrap();
     insta::assert_snapshot!(alone.run(&["backup", &tree]));
 }
+
+#[test]
+fn names_are_found_in_every_snapshot_that_differs() {
+    let alone = Alone::new();
+    alone.back_up();
+    alone.host.write("tree/index.php", "<?php // second");
+    alone.back_up();
+    let found = alone.ask(&["find", "INDEX"]);
+    let hits = found["hits"].as_array().unwrap();
+    let sizes: Vec<_> = hits.iter().map(|hit| &hit["entry"]["size_bytes"]).collect();
+    assert_eq!(sizes, [15, 14], "newest first");
+    assert_eq!(found["is_complete"], true);
+    let path = hits[0]["entry"]["path"].as_str().unwrap();
+    assert!(path.ends_with("/tree/index.php"), "{path}");
+    let one = alone.ask(&["find", "*.php", "--snapshot", "latest"]);
+    assert_eq!(one["hits"].as_array().unwrap().len(), 1);
+    let few = alone.ask(&["find", "*", "--limit", "2"]);
+    assert_eq!(few["is_complete"], false);
+    assert_eq!(few["hits"].as_array().unwrap().len(), 2);
+    let below = alone.host.path("tree/below");
+    let shown = alone.run(&["find", "large", "--path", &below]);
+    assert!(shown.contains("/tree/below/large.bin\n"), "{shown}");
+    let nothing = alone.run(&["find", "absent"]);
+    assert!(nothing.contains("Nothing has such a name."), "{nothing}");
+    assert!(nothing.ends_with("--- exit 0\n"), "{nothing}");
+}
+
+#[test]
+fn versions_of_a_file_say_when_it_changed_and_when_it_was_as_before() {
+    let alone = Alone::new();
+    for text in ["one", "one", "two 2", "one"] {
+        alone.host.write("tree/index.php", text);
+        alone.back_up();
+    }
+    fs::remove_file(alone.host.path("tree/index.php")).unwrap();
+    alone.back_up();
+    let file = alone.host.path("tree/index.php");
+    let versions = alone.ask(&["versions", &file]);
+    let versions = versions.as_array().unwrap();
+    let contents: Vec<_> = versions.iter().map(|one| one["content"].as_u64()).collect();
+    // The second "one" has another time: a version of its own, of equal content.
+    assert_eq!(contents, [Some(0), Some(0), Some(1), Some(0), None]);
+    assert!(versions[4]["entry"].is_null());
+    let shown = alone.run(&["versions", &file]);
+    assert!(shown.contains("not there"), "{shown}");
+    let absent = alone.run(&["versions", "/nowhere"]);
+    assert!(absent.contains("no snapshot holds /nowhere"), "{absent}");
+    assert!(absent.ends_with("--- exit 1\n"), "{absent}");
+}
+
+#[test]
+fn snapshots_are_compared_with_each_other_and_with_the_machine() {
+    let alone = Alone::new();
+    let first = alone.back_up();
+    alone.host.write("tree/new", "new");
+    fs::remove_file(alone.host.path("tree/below/large.bin")).unwrap();
+    let index = alone.host.path("tree/index.php");
+    fs::set_permissions(&index, fs::Permissions::from_mode(0o600)).unwrap();
+    let tree = alone.host.path("tree");
+    let live = alone.ask(&["diff", "latest", "--live", &tree, "--exclude", "*.tmp"]);
+    let second = alone.back_up();
+    let ids = [&first, &second].map(|made| made["snapshot"].as_str().unwrap());
+    let pair = alone.ask(&["diff", ids[0], ids[1]]);
+    for found in [&live, &pair] {
+        let changes = found["changes"].as_array().unwrap();
+        let changes: Vec<_> = changes
+            .iter()
+            .map(|one| {
+                let path = one["path"].as_str().unwrap().strip_prefix(&tree).unwrap();
+                (
+                    path,
+                    one["change"].as_str().unwrap(),
+                    one["aspects"].to_string(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("", "changed", "[\"modified\"]"),
+            ("/below", "changed", "[\"modified\"]"),
+            ("/index.php", "changed", "[\"mode\"]"),
+            ("/new", "added", "[]"),
+            ("/below/large.bin", "removed", "[]"),
+        ];
+        let expected = expected.map(|(path, change, aspects)| (path, change, aspects.to_owned()));
+        assert_eq!(changes, expected);
+        assert_eq!(
+            (&found["added"], &found["removed"], &found["changed"]),
+            (&1.into(), &1.into(), &3.into())
+        );
+    }
+    let same = alone.run(&["diff", "latest", "latest"]);
+    assert!(same.contains("0 added, 0 removed, 0 changed."), "{same}");
+    let part = alone.run(&["diff", ids[0], ids[1], "--path", &index]);
+    assert!(part.contains("tree/index.php  (mode)\n0 added"), "{part}");
+    let missing = alone.run(&["diff", "latest", "--live", "/nowhere/at/all"]);
+    assert!(missing.ends_with("--- exit 1\n"), "{missing}");
+    assert!(alone.run(&["diff", "latest"]).ends_with("--- exit 2\n"));
+}
+
+#[test]
+fn statistics_say_what_only_one_snapshot_or_path_holds() {
+    let alone = Alone::new();
+    let noise: String = (0..20_000_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_string())
+        .collect();
+    alone.host.write("tree/below/large.bin", &noise);
+    alone.back_up();
+    fs::remove_file(alone.host.path("tree/below/large.bin")).unwrap();
+    alone.back_up();
+    let tree = alone.host.path("tree");
+    let found = alone.ask(&["stats", &tree]);
+    let length = noise.len() as u64;
+    assert_eq!(found["deduplicated_bytes"], length);
+    assert_eq!(found["snapshots"][0]["unique"]["data_bytes"], length);
+    assert_eq!(found["snapshots"][1]["unique"]["data_bytes"], 0);
+    assert_eq!(found["parts"][0]["name"], "below");
+    assert_eq!(found["parts"][0]["unique"]["data_bytes"], length);
+    assert_eq!(
+        found["parts"][0]["size_bytes"], 0,
+        "it is gone from the newest"
+    );
+    assert!(found["stored_bytes"].as_u64() > Some(length / 4), "{found}");
+    assert!(found["ratio"].as_f64() > Some(0.1), "{found}");
+    let shown = alone.run(&["stats"]);
+    assert!(shown.contains(" in 2 snapshots; "), "{shown}");
+    assert!(shown.ends_with("--- exit 0\n"), "{shown}");
+}

@@ -51,6 +51,7 @@ impl Kept {
                 host: "web1",
                 run: None,
                 roots: &[],
+                compare_by: &[],
                 compression: 3,
                 clock: &clock,
                 entropy: &entropy,

@@ -16,12 +16,14 @@ pub use credential::{CredentialError, S3Credential};
 pub use forget::Forgotten;
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
-    BackupCounts, Candidate, CheckDepth, CheckReport, Domain, Freed, Keep, KeptBy, KeyTextError,
-    PruneOptions, PruneReport, Repack, RepositoryError, RetentionPlan, ScheduleKey, Snapshot,
-    SnapshotStatus, View, plan_retention,
+    Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Domain, Freed, Hit,
+    Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, PruneOptions,
+    PruneReport, Repack, RepositoryError, RetentionPlan, ScheduleKey, Size, Snapshot,
+    SnapshotStatistics, SnapshotStatus, Statistics, Version, View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;
 pub use standalone::{
-    LockError, TreeBackup, TreeBackupError, TreeSnapshot, WriteLock, back_up_trees, create_domain,
+    LiveTrees, LockError, TreeBackup, TreeBackupError, TreeSnapshot, WriteLock, back_up_trees,
+    create_domain, diff_trees,
 };

@@ -3,13 +3,15 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge::{Clock, Entropy, Monitor, PathError, TreePath};
 use model::{ByteCount, DestinationName, Exit, Failure, SnapshotId};
 use repository::{
-    BackupCounts, BackupOptions, Domain, Replica, RepositoryError, ScheduleKey, back_up,
+    BackupCounts, BackupOptions, Change, Domain, LiveReport, Replica, RepositoryError, ScheduleKey,
+    Snapshot, View, back_up,
 };
 use safefs::{Excludes, PatternError, Root, Users, Walker};
 use thiserror::Error;
@@ -225,6 +227,37 @@ pub fn back_up_trees(
         (None, Some(error)) => Err(error.into()),
         (None, None) => Err(RepositoryError::Cancelled.into()),
     }
+}
+
+/// Which trees of this machine to compare with a snapshot.
+pub struct LiveTrees<'a> {
+    /// The files and directories, with everything below them on their file system.
+    pub paths: &'a [PathBuf],
+    /// Patterns below each of them that are left out.
+    pub excludes: &'a [String],
+    /// Where the snapshot keeps them: below it are their absolute paths.
+    pub kept_below: &'a TreePath,
+}
+
+/// Tells `each` in what trees of this machine differ from a snapshot, until it breaks off.
+///
+/// # Errors
+///
+/// `TreeBackupError` when a path is not there, or the snapshot cannot be read.
+pub fn diff_trees(
+    (view, snapshot): (&View, &Snapshot),
+    trees: &LiveTrees<'_>,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(Change) -> ControlFlow<()>,
+) -> Result<LiveReport, TreeBackupError> {
+    let mut roots = roots(trees.paths, trees.excludes)?;
+    for root in &mut roots {
+        root.prefix = trees.kept_below.join(&root.path);
+    }
+    let parts: Vec<_> = roots.iter().map(|root| root.prefix.clone()).collect();
+    let users = Arc::new(Users::load().map_err(TreeBackupError::Users)?);
+    let mut walker = Walker::new(roots, &users);
+    Ok(view.diff_live((snapshot, &parts), &mut walker, monitor, each)?)
 }
 
 #[expect(clippy::expect_used, reason = "a constant that is a name")]

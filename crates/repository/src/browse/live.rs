@@ -36,8 +36,7 @@ impl LiveReport {
 
 impl View {
     /// Tells `each` in what a live tree differs from a snapshot, in the order of paths, until it
-    /// breaks off. Only entries within one of the `parts` of the snapshot, or above them, are
-    /// compared; the source gives no others.
+    /// breaks off. Only entries within one of the `parts` of the snapshot are compared.
     ///
     /// # Errors
     ///
@@ -57,7 +56,7 @@ impl View {
         };
         let mut report = LiveReport::default();
         let mut before = former.next()?;
-        let mut after = next_live(source, &mut report);
+        let mut after = next_live(source, parts, &mut report);
         loop {
             if monitor.is_cancelled() {
                 return Err(RepositoryError::Cancelled);
@@ -74,7 +73,7 @@ impl View {
                 None
             };
             let is = if order.is_ge() {
-                std::mem::replace(&mut after, next_live(source, &mut report))
+                std::mem::replace(&mut after, next_live(source, parts, &mut report))
             } else {
                 None
             };
@@ -100,21 +99,31 @@ impl Former<'_> {
             let Some(node) = node.map_err(|lost| *lost.error)? else {
                 return Ok(None);
             };
-            let path = &node.entry.path;
-            let mut parts = self.parts.iter();
-            if parts.any(|part| path.is_within(part) || part.is_within(path)) {
+            if is_within_any(&node.entry.path, self.parts) {
                 return Ok(Some(node.entry));
             }
         }
     }
 }
 
+fn is_within_any(path: &TreePath, parts: &[TreePath]) -> bool {
+    parts.iter().any(|part| path.is_within(part))
+}
+
 /// Gives the next entry of a live tree. One that ends with an error has ended.
-fn next_live(source: &mut dyn Source, report: &mut LiveReport) -> Option<Entry> {
+fn next_live(
+    source: &mut dyn Source,
+    parts: &[TreePath],
+    report: &mut LiveReport,
+) -> Option<Entry> {
     loop {
         match source.next() {
             Ok(None) => return None,
-            Ok(Some(SourceItem::Entry(entry, _))) => return Some(entry),
+            Ok(Some(SourceItem::Entry(entry, _))) => {
+                if is_within_any(&entry.path, parts) {
+                    return Some(entry);
+                }
+            }
             Ok(Some(SourceItem::Failed(error))) => report.failed(&error),
             Err(error) => {
                 report.failed(&error);
