@@ -198,6 +198,29 @@ fn with_no_grace_what_nothing_needs_goes_at_once() {
 }
 
 #[test]
+fn nothing_goes_while_the_newest_snapshot_looks_wrong() {
+    let alone = Alone::new();
+    let random: String = (0_u32..500_000)
+        .map(|n| char::from(b'a' + n.wrapping_mul(2_654_435_761).to_be_bytes()[0] % 26))
+        .collect();
+    alone.host.write("tree/below/large.bin", &random.repeat(40));
+    for _ in 0..2 {
+        alone.back_up();
+    }
+    alone.host.write("tree/below/large.bin", "encrypted, pay");
+    alone.back_up();
+    for verb in [&["forget", "--keep-last", "1"][..], &["prune"]] {
+        let refused = alone.run(verb);
+        assert!(refused.ends_with("--- exit 1\n"), "{refused}");
+        assert!(refused.contains("19.0 MiB were usual before"), "{refused}");
+        assert!(refused.contains("--force"), "{refused}");
+    }
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 3);
+    alone.ask(&["forget", "--keep-last", "1", "--force"]);
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn damage_is_found_and_named_with_the_files_it_takes() {
     let alone = Alone::new();
     alone.back_up();

@@ -1,13 +1,15 @@
 //! Letting snapshots go by a schedule's rules, and deleting what nothing needs any more.
 
 use edge::StoreFault;
-use model::{Copy, CopyState, DestinationName};
+use model::{Copy, CopyState, DestinationName, Instant};
 use repository::{Domain, Keep as Rules, PruneOptions, ReadError, Repack, RepositoryError, chain};
 use settings::Keep;
 
 use crate::backup::{BackupPlan, RunDestination, open_replica};
 use crate::lock::DomainLock;
 
+/// 2026-01-01: what is built where nobody says when.
+const BUILT_AFTER_SECS: i64 = 1_767_225_600;
 /// How long condemned packs stay for readers that began before.
 const GRACE_SECS: u32 = 24 * 3600;
 
@@ -69,6 +71,10 @@ pub(crate) fn make_room(
     let is_full = |destination: &&RunDestination| full.contains(&destination.name);
     let free = |destination: &RunDestination| {
         let domain = open_replica(plan, destination)?;
+        let refusal = domain.refusal(plan.clock.now(), built_at());
+        if let Some(refusal) = refusal.map_err(|error| chain(&error))? {
+            return Err(refusal.to_string());
+        }
         domain
             .prune(&options(plan, None))
             .map_err(|error| chain(&error))
@@ -101,6 +107,13 @@ fn options<'a>(plan: &BackupPlan<'a>, repack: Option<Repack>) -> PruneOptions<'a
     }
 }
 
+/// Gives the time before which no clock can be right.
+#[must_use]
+pub fn built_at() -> Instant {
+    let built = option_env!("SOURCE_DATE_EPOCH").and_then(|secs| secs.parse().ok());
+    Instant::from_secs(built.unwrap_or(BUILT_AFTER_SECS))
+}
+
 /// True when a destination failed because it has no space left.
 pub(crate) fn is_full(error: &RepositoryError) -> bool {
     match error {
@@ -116,6 +129,12 @@ fn forget_in(
     rules: &Rules,
     plan: &BackupPlan<'_>,
 ) -> Result<Option<String>, RepositoryError> {
+    if let Some(refusal) = domain.refusal(plan.clock.now(), built_at())? {
+        return Ok(Some(format!(
+            "nothing was let go or deleted: {refusal}; \
+             if that is right, 'backstayctl repo forget --force' goes on"
+        )));
+    }
     let gone = domain.apply_retention(rules, plan.clock.now())?;
     let report = domain.prune(&options(plan, Some(REPACK)))?;
     if gone.is_empty() && report.deleted_packs == 0 {

@@ -13,12 +13,12 @@ mod standalone;
 pub use backup::{BackupOutcome, BackupPlan, RunDestination, back_up_schedule};
 pub use browse::{OpenError, SnapshotRow, list, open_domain, open_snapshot, snapshots_at};
 pub use credential::{CredentialError, S3Credential};
-pub use forget::Forgotten;
+pub use forget::{Forgotten, built_at};
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
     Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Domain, Freed, Hit,
     Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, PruneOptions,
-    PruneReport, Repack, RepositoryError, RetentionPlan, ScheduleKey, Size, Snapshot,
+    PruneReport, Refusal, Repack, RepositoryError, RetentionPlan, ScheduleKey, Size, Snapshot,
     SnapshotStatistics, SnapshotStatus, Statistics, Version, View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};

@@ -77,6 +77,9 @@ struct SweepArguments {
     /// How long unneeded packs stay for restores that began before; with 0s they go at once
     #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "1d")]
     grace: u64,
+    /// Do it although the clock or the newest snapshots look wrong
+    #[arg(long)]
+    force: bool,
     /// Also rewrite packs of which only a part is needed, while more than 10 % of all is waste
     #[arg(long)]
     repack: bool,
@@ -133,6 +136,9 @@ pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result
     }
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
     let (gone, kept) = choose(&domain, &arguments.snapshots, &rules)?;
+    if !arguments.dry_run {
+        ask_caution(&domain, arguments.sweep.force)?;
+    }
     let mut pruned = None;
     if !arguments.dry_run {
         domain
@@ -176,6 +182,7 @@ pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result
 
 pub(super) fn prune(arguments: &PruneArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
+    ask_caution(&domain, arguments.sweep.force)?;
     let report = prune_domain(&domain, &arguments.sweep)?;
     if screen.is_json() {
         screen.json(&pruned_row(report))?;
@@ -183,6 +190,24 @@ pub(super) fn prune(arguments: &PruneArguments, screen: &mut Screen) -> Result<E
         show_pruned(&report, screen)?;
     }
     Ok(Exit::Done)
+}
+
+/// Refuses while the clock or the newest snapshots look wrong, unless it is forced.
+fn ask_caution(domain: &Domain, is_forced: bool) -> Result<(), Problem> {
+    if is_forced {
+        return Ok(());
+    }
+    let refusal = domain.refusal(now(), ops::built_at());
+    match refusal.map_err(|error| repository_problem("cannot read a snapshot", &error))? {
+        None => Ok(()),
+        Some(refusal) => Err(Problem::new(
+            Exit::Failed,
+            "nothing was let go or deleted, all is as it was",
+        )
+        .because(&refusal)
+        .hint("backstayctl repo snapshots")
+        .hint("the same with --force, when you know that this is right")),
+    }
 }
 
 /// Gives the snapshots that go, and how many stay.
