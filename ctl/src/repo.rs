@@ -7,6 +7,7 @@ mod find;
 mod init;
 mod retain;
 mod stats;
+mod trash;
 mod verify;
 mod versions;
 
@@ -45,6 +46,12 @@ pub enum RepoVerb {
     Restore(RestoreArguments),
     /// Let snapshots go, by name or by rules
     Forget(retain::ForgetArguments),
+    /// Bring snapshots back that were let go, or show which can be
+    Undelete(trash::UndeleteArguments),
+    /// Keep a snapshot whatever the rules say, or show which are kept so
+    Pin(trash::PinArguments),
+    /// Let the rules decide on a snapshot again
+    Unpin(trash::UnpinArguments),
     /// Delete what no snapshot needs any more
     Prune(retain::PruneArguments),
     /// Read everything back and say what is damaged
@@ -122,6 +129,9 @@ pub fn repo(verb: &RepoVerb, screen: &mut Screen) -> Result<Exit, Problem> {
             restore::into_directory(arguments.repo.open()?, &part, &to, screen)
         }
         RepoVerb::Forget(arguments) => retain::forget(arguments, screen),
+        RepoVerb::Undelete(arguments) => trash::undelete(arguments, screen),
+        RepoVerb::Pin(arguments) => trash::pin(arguments, screen),
+        RepoVerb::Unpin(arguments) => trash::unpin(arguments, screen),
         RepoVerb::Prune(arguments) => retain::prune(arguments, screen),
         RepoVerb::Verify(arguments) => verify::verify(arguments, screen),
         RepoVerb::Stats(arguments) => stats::stats(arguments, screen),

@@ -164,7 +164,7 @@ fn snapshots_go_by_rules_and_nothing_else_is_lost() {
     let would = alone.ask(&["forget", "--keep-last", "1", "--dry-run"]);
     assert_eq!(would["forgotten"][0], first["snapshot"]);
     assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 2);
-    let waiting = alone.ask(&["forget", "--keep-last", "1", "--prune"]);
+    let waiting = alone.ask(&["forget", "--keep-last", "1", "--prune", "--trash", "0s"]);
     assert_eq!(waiting["pruned"]["deleted_packs"], 0, "{waiting}");
     assert!(
         waiting["pruned"]["condemned_packs"].as_u64() >= Some(1),
@@ -187,7 +187,15 @@ fn with_no_grace_what_nothing_needs_goes_at_once() {
     alone.back_up();
     let before = alone.packs().len();
     let id = first["snapshot"].as_str().unwrap();
-    let gone = alone.ask(&["forget", &id[..12], "--prune", "--grace", "0s"]);
+    let gone = alone.ask(&[
+        "forget",
+        &id[..12],
+        "--prune",
+        "--grace",
+        "0s",
+        "--trash",
+        "0s",
+    ]);
     assert!(
         gone["pruned"]["deleted_packs"].as_u64() >= Some(1),
         "{gone}"
@@ -195,6 +203,70 @@ fn with_no_grace_what_nothing_needs_goes_at_once() {
     assert_eq!(gone["pruned"]["condemned_packs"], 0);
     assert!(alone.packs().len() < before);
     assert_eq!(alone.ask(&["verify"])["is_sound"], true);
+}
+
+#[test]
+fn what_was_let_go_comes_back_until_the_trash_is_emptied() {
+    let alone = Alone::new();
+    alone
+        .host
+        .write("tree/below/large.bin", &"one".repeat(9000));
+    let first = alone.back_up();
+    let first = first["snapshot"].as_str().unwrap();
+    alone
+        .host
+        .write("tree/below/large.bin", &"two".repeat(9000));
+    alone.back_up();
+    let would = alone.ask(&["forget", "--keep-last", "1", "--preview"]);
+    assert_eq!(
+        would["kept_by"][0]["by"],
+        serde_json::json!(["newest", "last"])
+    );
+    assert!(would["frees"]["bytes"].as_u64() > Some(0), "{would}");
+    let gone = alone.ask(&["forget", "--keep-last", "1", "--prune", "--grace", "0s"]);
+    assert_eq!(gone["forgotten"][0], first);
+    assert_eq!(gone["pruned"]["deleted_packs"], 0, "{gone}");
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 1);
+    assert_eq!(alone.ask(&["undelete"])[0]["snapshot"], first);
+    assert_eq!(alone.ask(&["undelete", &first[..8]])["undeleted"][0], first);
+    assert_eq!(alone.ask(&["undelete"]).as_array().unwrap().len(), 0);
+    let out = alone.host.path("out");
+    alone.ask(&["restore", first, "--to", &out]);
+    let tree = alone.host.path("tree/below/large.bin");
+    assert_eq!(
+        fs::read_to_string(format!("{out}{tree}")).unwrap(),
+        "one".repeat(9000)
+    );
+    let word = &["forget", first, "--prune", "--grace", "0s", "--trash", "0s"];
+    let gone = alone.ask(word);
+    assert_eq!(gone["pruned"]["expired_snapshots"], 1, "{gone}");
+    assert_eq!(gone["pruned"]["freed_bytes"], would["frees"]["bytes"]);
+    let refused = alone.run(&["undelete", first]);
+    assert!(refused.contains("is in the trash; none was"), "{refused}");
+    assert_eq!(alone.ask(&["verify"])["is_sound"], true);
+}
+
+#[test]
+fn a_pinned_snapshot_stays_until_it_is_unpinned() {
+    let alone = Alone::new();
+    let first = alone.back_up();
+    let first = first["snapshot"].as_str().unwrap();
+    alone.back_up();
+    let pinned = alone.ask(&["pin", first, "--reason", "before the move", "--for", "90d"]);
+    assert_eq!(pinned[0]["reason"], "before the move");
+    assert_eq!(alone.ask(&["pin"])[0]["snapshot"], first);
+    let gone = alone.ask(&["forget", "--keep-last", "1"]);
+    assert_eq!(gone["forgotten"].as_array().unwrap().len(), 0);
+    assert_eq!(gone["kept_by"][0]["by"], serde_json::json!(["pin"]));
+    let refused = alone.run(&["forget", first]);
+    assert!(
+        refused.contains("the reason given is: before the move"),
+        "{refused}"
+    );
+    assert!(refused.ends_with("--- exit 1\n"), "{refused}");
+    assert_eq!(alone.ask(&["unpin", first])["pins"], 1);
+    let gone = alone.ask(&["forget", "--keep-last", "1"]);
+    assert_eq!(gone["forgotten"][0], first);
 }
 
 #[test]

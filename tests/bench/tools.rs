@@ -154,7 +154,7 @@ impl Bench {
                     Work::Restore => words(&format!("repo restore latest --to {target} {at}")),
                     Work::Verify => words(&format!("repo verify {at}")),
                     Work::Tidy => words(&format!(
-                        "repo forget --keep-last 1 --prune --grace 0s {at}"
+                        "repo forget --keep-last 1 --prune --grace 0s --trash 0s {at}"
                     )),
                 }]
             }

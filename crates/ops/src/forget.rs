@@ -13,6 +13,8 @@ const BUILT_AFTER_SECS: i64 = 1_767_225_600;
 /// How long condemned packs stay for readers that began before.
 const GRACE_SECS: u32 = 24 * 3600;
 
+/// How long snapshots that were let go can be had back, unless the space is needed.
+const TRASH_SECS: u32 = 3 * 24 * 3600;
 /// How much a run moves out of partly needed packs; the next one goes on.
 const REPACK: Repack = Repack {
     waste_percent: 10,
@@ -61,7 +63,7 @@ pub(crate) fn forget_old(
         .collect()
 }
 
-/// Deletes what was let go long ago where no space was left for this run. No snapshot is touched;
+/// Empties the trash and deletes what was let go long ago where no space was left for this run. No snapshot is touched;
 /// the next run finds the room.
 pub(crate) fn make_room(
     plan: &BackupPlan<'_>,
@@ -76,7 +78,7 @@ pub(crate) fn make_room(
             return Err(refusal.to_string());
         }
         domain
-            .prune(&options(plan, None))
+            .prune(&options(plan, (0, None)))
             .map_err(|error| chain(&error))
     };
     plan.destinations
@@ -97,9 +99,13 @@ pub(crate) fn make_room(
         .collect()
 }
 
-fn options<'a>(plan: &BackupPlan<'a>, repack: Option<Repack>) -> PruneOptions<'a> {
+fn options<'a>(
+    plan: &BackupPlan<'a>,
+    (trash_secs, repack): (u32, Option<Repack>),
+) -> PruneOptions<'a> {
     PruneOptions {
         grace_secs: GRACE_SECS,
+        trash_secs,
         repack,
         clock: plan.clock,
         entropy: plan.entropy,
@@ -136,7 +142,7 @@ fn forget_in(
         )));
     }
     let gone = domain.apply_retention(rules, plan.clock.now())?;
-    let report = domain.prune(&options(plan, Some(REPACK)))?;
+    let report = domain.prune(&options(plan, (TRASH_SECS, Some(REPACK))))?;
     if gone.is_empty() && report.deleted_packs == 0 {
         return Ok(None);
     }
@@ -149,7 +155,7 @@ fn forget_in(
         count => format!("{count} packs"),
     };
     Ok(Some(format!(
-        "{snapshots} let go, {} freed, {packs} to be deleted after a day",
+        "{snapshots} let go, {} freed, {packs} to be deleted after a day, the snapshots can be had back for three",
         report.freed_bytes
     )))
 }

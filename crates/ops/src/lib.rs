@@ -17,9 +17,9 @@ pub use forget::{Forgotten, built_at};
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
     Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Domain, Freed, Hit,
-    Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, PruneOptions,
+    Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, Pin, PruneOptions,
     PruneReport, Refusal, Repack, RepositoryError, RetentionPlan, ScheduleKey, Size, Snapshot,
-    SnapshotStatistics, SnapshotStatus, Statistics, Version, View, plan_retention,
+    SnapshotStatistics, SnapshotStatus, Statistics, Trashed, Version, View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;

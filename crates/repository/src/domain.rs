@@ -201,10 +201,27 @@ impl Domain {
 
     pub(crate) fn read_snapshot(&self, hash: ObjectHash) -> Result<Snapshot, RepositoryError> {
         let stored = self.get(ObjectKind::Snapshot, &hash, SNAPSHOT_BYTES_MAX)?;
-        let name = || self.name(ObjectKind::Snapshot, &hash);
-        let plaintext = open_single(&self.keyring, ObjectKind::Snapshot, &stored)
-            .map_err(|error| damaged(&*self.store, name(), error))?;
-        Snapshot::decode(hash, &plaintext).map_err(|error| damaged(&*self.store, name(), error))
+        self.open_snapshot(&self.name(ObjectKind::Snapshot, &hash), hash, &stored)
+    }
+
+    /// Opens the bytes of a snapshot that were stored under a name, and verifies their hash.
+    pub(crate) fn open_snapshot(
+        &self,
+        name: &ObjectName,
+        hash: ObjectHash,
+        stored: &[u8],
+    ) -> Result<Snapshot, RepositoryError> {
+        let wrong = |error: Box<dyn std::error::Error + Send + Sync>| RepositoryError::Damaged {
+            object: name.clone(),
+            place: self.place(),
+            source: error,
+        };
+        if ObjectHash::of(stored) != hash {
+            return Err(wrong(Box::new(NameMismatch)));
+        }
+        let plaintext = open_single(&self.keyring, ObjectKind::Snapshot, stored)
+            .map_err(|error| wrong(Box::new(error)))?;
+        Snapshot::decode(hash, &plaintext).map_err(|error| wrong(Box::new(error)))
     }
 
     /// Reads all index segments that are not replaced. Damaged ones are left out and noted.

@@ -1,25 +1,44 @@
 //! Forgetting snapshots. What only they hold is deleted by pruning.
 
+use std::collections::BTreeSet;
+
 use model::{Instant, SnapshotId};
 use sealing::ObjectKind;
 
 use crate::domain::Domain;
 use crate::error::RepositoryError;
-use crate::retention::{Candidate, Keep, plan_retention};
+use crate::retention::{Candidate, Keep, RetentionPlan, plan_retention};
 use crate::snapshot::{SnapshotStatus, id_of};
 
 impl Domain {
-    /// Forgets the snapshots that the rules let go; gives which.
+    /// Discards the snapshots that the rules let go; gives which.
     ///
     /// # Errors
     ///
-    /// `Store` when snapshots cannot be listed or deleted.
+    /// `Store` when snapshots cannot be listed or moved, `Damaged` when one or a pin cannot be read.
     pub fn apply_retention(
         &self,
         keep: &Keep,
         now: Instant,
     ) -> Result<Vec<SnapshotId>, RepositoryError> {
+        let gone = self.plan(keep, now)?.gone;
+        self.discard(&gone, now)?;
+        Ok(gone)
+    }
+
+    /// Says what the rules would do with each snapshot.
+    ///
+    /// # Errors
+    ///
+    /// `Store` when snapshots cannot be listed, `Damaged` when a pin cannot be read.
+    pub fn plan(&self, keep: &Keep, now: Instant) -> Result<RetentionPlan, RepositoryError> {
         let list = self.snapshots()?;
+        let pinned: BTreeSet<_> = self
+            .pins()?
+            .into_iter()
+            .filter(|pin| pin.holds(now))
+            .map(|pin| pin.snapshot)
+            .collect();
         let candidates: Vec<_> = list
             .snapshots
             .iter()
@@ -27,15 +46,13 @@ impl Domain {
                 id: snapshot.id,
                 at: snapshot.body.started_at,
                 is_complete: snapshot.body.status == SnapshotStatus::Complete,
-                is_pinned: false,
+                is_pinned: pinned.contains(&snapshot.id),
             })
             .collect();
-        let gone = plan_retention(&candidates, keep, now).gone;
-        self.forget(&gone)?;
-        Ok(gone)
+        Ok(plan_retention(&candidates, keep, now))
     }
 
-    /// Forgets snapshots. What only they hold is deleted by later runs of [`Domain::prune`].
+    /// Forgets snapshots for good: they do not go into the trash. What only they hold is deleted by later runs of [`Domain::prune`].
     ///
     /// # Errors
     ///

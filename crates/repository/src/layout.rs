@@ -63,7 +63,7 @@ pub(crate) fn object(domain: DomainId, kind: ObjectKind, hash: &ObjectHash) -> O
             let [first, ..] = hash.as_bytes();
             name(format!("d/{domain}/{letter}/{first:02x}/{hash}"))
         }
-        None => name(format!("w/{domain}/condemned-{hash}")),
+        None => name(format!("w/{domain}/{}-{hash}", word(kind))),
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn parse(domain: DomainId, kind: ObjectKind, listed: &ObjectName) -> 
     let rest = listed.as_str().strip_prefix(&prefix(domain, kind))?;
     let hash = match letter(kind) {
         Some(_) => rest.split_once('/')?.1,
-        None => rest.strip_prefix("condemned-")?,
+        None => rest.strip_prefix(word(kind))?.strip_prefix('-')?,
     };
     let hash = ObjectHash::parse(hash)?;
     (object(domain, kind, &hash) == *listed).then_some(hash)
@@ -92,8 +92,33 @@ const fn letter(kind: ObjectKind) -> Option<char> {
         ObjectKind::MetadataPack => Some('m'),
         ObjectKind::IndexSegment => Some('i'),
         ObjectKind::Snapshot => Some('s'),
-        ObjectKind::Condemned => None,
+        ObjectKind::Condemned | ObjectKind::Pin => None,
     }
+}
+
+const fn word(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Pin => "pin",
+        _ => "condemned",
+    }
+}
+
+/// Gives the name of a snapshot that was let go at a second since 1970.
+pub(crate) fn trash(domain: DomainId, secs: i64, hash: &ObjectHash) -> ObjectName {
+    name(format!("w/{domain}/trash-{:016x}-{hash}", secs.max(0)))
+}
+
+/// Reads a listed name, or `None` when it is not that of a snapshot in the trash of the domain.
+pub(crate) fn parse_trash(domain: DomainId, listed: &ObjectName) -> Option<(i64, ObjectHash)> {
+    let rest = listed
+        .as_str()
+        .strip_prefix(&format!("w/{domain}/trash-"))?;
+    let (secs, hash) = rest.split_once('-')?;
+    let (secs, hash) = (
+        i64::from_str_radix(secs, 16).ok()?,
+        ObjectHash::parse(hash)?,
+    );
+    (trash(domain, secs, &hash) == *listed).then_some((secs, hash))
 }
 
 #[expect(
@@ -118,12 +143,17 @@ mod tests {
             ObjectKind::IndexSegment,
             ObjectKind::Snapshot,
             ObjectKind::Condemned,
+            ObjectKind::Pin,
         ] {
             let name = object(domain, kind, &hash);
             assert!(name.as_str().starts_with(&prefix(domain, kind)));
             assert_eq!(parse(domain, kind, &name), Some(hash));
             assert_eq!(parse(DomainId::from_bytes([1; 16]), kind, &name), None);
         }
+        let thrown = trash(domain, 1_700_000_000, &hash);
+        assert_eq!(parse_trash(domain, &thrown), Some((1_700_000_000, hash)));
+        assert_eq!(parse(domain, ObjectKind::Pin, &thrown), None);
+        assert_eq!(parse_trash(DomainId::from_bytes([1; 16]), &thrown), None);
         let astray = ObjectName::new(format!("d/{domain}/p/00/{hash}")).unwrap();
         assert_eq!(parse(domain, ObjectKind::DataPack, &astray), None);
     }

@@ -34,6 +34,8 @@ pub struct PruneOptions<'a> {
     /// How long condemned packs stay, for readers that began before; usually a day. With 0 they go
     /// at once.
     pub grace_secs: u32,
+    /// How long discarded snapshots stay in the trash.
+    pub trash_secs: u32,
     /// How much to move out of partly needed packs; nothing when there is no value.
     pub repack: Option<Repack>,
     /// Tells the time.
@@ -47,6 +49,8 @@ pub struct PruneOptions<'a> {
 /// What pruning did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PruneReport {
+    /// Snapshots that were in the trash for long enough and can be had back no more.
+    pub expired_snapshots: u64,
     /// Packs that were condemned and are still there.
     pub condemned_packs: u64,
     /// Condemned packs that were deleted.
@@ -100,10 +104,13 @@ impl Domain {
         let mut report = PruneReport::default();
         // First of all every snapshot must be whole: then what no index names is not needed.
         let mut marker = Marker::new(self, &index);
-        for snapshot in self.needing()? {
-            marker.snapshot(&snapshot, options.monitor)?;
+        let now = options.clock.now();
+        let in_trash = self.young_trash(options.trash_secs, now)?;
+        for snapshot in self.needing()?.iter().chain(&in_trash) {
+            marker.snapshot(snapshot, options.monitor)?;
         }
         let mut bits = marker.into_bits();
+        report.expired_snapshots = self.empty_trash(options.trash_secs, now)?;
         self.delete_condemned(&index, options, &mut report)?;
         let usage = Usage::of(&index, &bits);
         let dead: Vec<_> = (0_usize..)
@@ -132,7 +139,8 @@ impl Domain {
         Ok(report)
     }
 
-    /// Says what pruning could delete if these snapshots were gone, and could not before.
+    /// Says what pruning could delete if these snapshots were gone for good, and could not before.
+    /// What is in the trash counts as needed.
     ///
     /// # Errors
     ///
@@ -151,8 +159,9 @@ impl Domain {
             .into_iter()
             .partition(|snapshot| gone.contains(&snapshot.id));
         let mut marker = Marker::new(self, &index);
-        for snapshot in &kept {
-            marker.snapshot(snapshot, monitor)?;
+        let trash = self.trash()?.into_iter().map(|trashed| trashed.snapshot);
+        for snapshot in kept.into_iter().chain(trash) {
+            marker.snapshot(&snapshot, monitor)?;
         }
         let after = Usage::of(&index, marker.bits());
         for snapshot in &going {

@@ -107,6 +107,7 @@ enum Step {
     Remove { file: u8 },
     Run,
     Forget { nth: u8 },
+    Undelete { nth: u8 },
     Prune { repack: Option<u8>, at_once: bool },
     Wait,
 }
@@ -118,6 +119,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_u8..12).prop_map(|file| Step::Remove { file }),
         4 => Just(Step::Run),
         2 => any::<u8>().prop_map(|nth| Step::Forget { nth }),
+        1 => any::<u8>().prop_map(|nth| Step::Undelete { nth }),
         2 => (proptest::option::of(0_u8..60), any::<bool>())
             .prop_map(|(repack, at_once)| Step::Prune { repack, at_once }),
         1 => Just(Step::Wait),
@@ -133,6 +135,7 @@ proptest! {
         let store = Arc::new(MemoryStore::default());
         let mut source = TreeSource::default();
         let mut left: BTreeMap<SnapshotId, TreeSource> = BTreeMap::new();
+        let mut trash: Vec<(SnapshotId, TreeSource)> = Vec::new();
         left.insert(world.run_well(&store, &source), source.clone());
         for step in steps {
             match step {
@@ -149,8 +152,20 @@ proptest! {
                 Step::Forget { nth } => {
                     let id = left.keys().nth(usize::from(nth) % left.len().max(1)).copied();
                     if let Some(id) = id {
-                        left.remove(&id);
-                        world.view(&store).domain().forget(&[id]).unwrap();
+                        let source_of = left.remove(&id).unwrap();
+                        let now = edge::Clock::now(&world.clock);
+                        world.view(&store).domain().discard(&[id], now).unwrap();
+                        trash.push((id, source_of.clone()));
+                    }
+                }
+                Step::Undelete { nth } => {
+                    let domain = world.view(&store).domain().clone();
+                    let listed: Vec<_> = domain.trash().unwrap().iter().map(|t| t.snapshot.id).collect();
+                    prop_assert_eq!(listed.len(), trash.len());
+                    if !trash.is_empty() {
+                        let (id, source) = trash.remove(usize::from(nth) % trash.len());
+                        domain.undelete(id).unwrap();
+                        left.insert(id, source);
                     }
                 }
                 Step::Prune { repack, at_once } => {
@@ -162,6 +177,8 @@ proptest! {
                         ..Repack::default()
                     });
                     prune_with(&world, &place, grace_secs, repack).unwrap();
+                    // It keeps nothing in the trash.
+                    trash.clear();
                 }
                 Step::Wait => world.clock.advance_secs(i64::from(GRACE_SECS)),
             }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use common::{GRACE_SECS, World, noise, path, prune_with};
 use edge::{ObjectStore, Silent, StoreFault};
 use model::SnapshotId;
-use repository::{CheckDepth, PruneReport, Repack, RepositoryError};
+use repository::{
+    CheckDepth, Domain, Keep, Pin, PruneOptions, PruneReport, Repack, RepositoryError,
+};
 use testkit::{Fault, FaultyStore, MemoryStore, TreeSource};
 
 /// A store where most of what is stored is needed by nobody.
@@ -280,4 +282,96 @@ fn what_a_forecast_says_is_what_is_freed() {
     let waste = report.waste_bytes.get() - before.waste_bytes.get();
     assert_eq!(waste, freed.partly_bytes.get());
     assert_eq!(domain.freed_without(gone, &Silent).unwrap().packs, 0);
+}
+
+#[test]
+fn letting_go_and_bringing_back_may_be_cut_anywhere() {
+    let world = World::new();
+    let origin = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    source.add_file("a", noise(1, 200_000));
+    let id = world.run_well(&origin, &source);
+    let before = source.clone();
+    source.add_file("a", noise(2, 200_000));
+    world.run_well(&origin, &source);
+    let now = edge::Clock::now(&world.clock);
+    let mut cut_at = 0;
+    loop {
+        let store = Arc::new(MemoryStore::default());
+        store.set_objects(origin.objects());
+        let place: Arc<dyn ObjectStore> = store.clone();
+        let domain = Domain::open(place.clone(), &world.key).unwrap();
+        let fault = Fault::CutAt { at: cut_at };
+        let faulty = Arc::new(FaultyStore::new(place.clone(), fault));
+        let cut: Arc<dyn ObjectStore> = faulty.clone();
+        let done = Domain::open(cut, &world.key).and_then(|domain| {
+            domain.discard(&[id], now)?;
+            domain.undelete(id)?;
+            domain.discard(&[id], now)
+        });
+        let is_whole = faulty.hits() == 0;
+        assert_eq!(is_whole, done.is_ok(), "cut at {cut_at}");
+        let is_listed = |domain: &Domain| {
+            let list = domain.snapshots().unwrap();
+            list.snapshots.iter().any(|snapshot| snapshot.id == id)
+        };
+        let is_in_trash = domain.trash().unwrap().iter().any(|t| t.snapshot.id == id);
+        assert_ne!(is_listed(&domain), is_in_trash, "cut at {cut_at}");
+        let kept = PruneOptions {
+            grace_secs: 0,
+            trash_secs: 60,
+            repack: Some(Repack::default()),
+            clock: &world.clock,
+            entropy: &world.entropy,
+            monitor: &Silent,
+        };
+        assert_eq!(domain.prune(&kept).unwrap().deleted_packs, 0);
+        if is_in_trash {
+            domain.undelete(id).unwrap();
+        }
+        world.assert_restores(&store, id, &before);
+        if is_whole {
+            break;
+        }
+        cut_at += 1;
+    }
+    assert!(cut_at > 8, "{cut_at} operations were cut");
+}
+
+#[test]
+fn a_pin_is_sealed_and_holds_until_it_expires() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    source.add_file("a", noise(1, 1000));
+    let id = world.run_well(&store, &source);
+    let newest = world.run_well(&store, &source);
+    let domain = world.view(&store).domain().clone();
+    let at = edge::Clock::now(&world.clock);
+    let pin = Pin {
+        snapshot: id,
+        at,
+        reason: "before the move of acme".into(),
+        until: Some(at.plus_secs(60)),
+    };
+    domain.pin(pin.clone(), &world.entropy).unwrap();
+    assert_eq!(domain.pins().unwrap(), [pin.clone()]);
+    let is_open = |bytes: &[u8]| bytes.windows(8).any(|part| part == b"the move");
+    assert!(!store.objects().values().any(|bytes| is_open(bytes)));
+    let keep = Keep {
+        last: 1,
+        ..Keep::default()
+    };
+    assert_eq!(domain.plan(&keep, at).unwrap().gone, []);
+    let later = at.plus_secs(60);
+    assert_eq!(domain.plan(&keep, later).unwrap().gone, [id]);
+    let forever = Pin {
+        until: None,
+        snapshot: newest,
+        ..pin
+    };
+    domain.pin(forever, &world.entropy).unwrap();
+    assert_eq!(domain.unpin(id).unwrap(), 1);
+    assert_eq!(domain.plan(&keep, at).unwrap().gone, [id]);
+    assert_eq!(domain.pins().unwrap().len(), 1);
 }

@@ -141,6 +141,7 @@ impl Keyring {
             ObjectKind::Snapshot => Some(derive("snapshot key", data_key()?.as_ref())),
             ObjectKind::IndexSegment => Some(derive("index key", self.id.as_ref())),
             ObjectKind::Condemned => Some(derive("condemn key", self.control.as_ref())),
+            ObjectKind::Pin => Some(derive("pin key", self.control.as_ref())),
         }
     }
 

@@ -38,13 +38,15 @@ pub enum ObjectKind {
     Snapshot = 4,
     /// Packs about to be deleted.
     Condemned = 5,
+    /// A snapshot that must stay.
+    Pin = 6,
 }
 
 impl ObjectKind {
     const fn suite(self) -> u8 {
         match self {
             Self::DataPack | Self::MetadataPack | Self::IndexSegment => SUITE_PARTS,
-            Self::Snapshot | Self::Condemned => SUITE_SINGLE,
+            Self::Snapshot | Self::Condemned | Self::Pin => SUITE_SINGLE,
         }
     }
 

@@ -2,10 +2,10 @@
 
 use clap::Args;
 use model::{ByteCount, Exit, SnapshotId};
-use ops::{Candidate, Domain, Keep, PruneOptions, PruneReport, Repack, SnapshotStatus};
+use ops::{Domain, Keep, KeptBy, PruneOptions, PruneReport, Repack};
 use serde::Serialize;
 
-use super::{SystemClock, SystemEntropy, open_for_writing};
+use super::{SystemClock, SystemEntropy, open_for_writing, trash};
 use crate::problem::Problem;
 use crate::reach::{self, RepoArguments, repository_problem};
 use crate::screen::{Screen, Tone, counted, plain, toned};
@@ -20,8 +20,8 @@ pub struct ForgetArguments {
     snapshots: Vec<String>,
     #[command(flatten)]
     rules: KeepArguments,
-    /// Only say which would go
-    #[arg(long)]
+    /// Only say which would go, what keeps the others, and what that frees
+    #[arg(long, visible_alias = "preview")]
     dry_run: bool,
     /// Delete what nothing needs then, as 'repo prune' does
     #[arg(long, conflicts_with = "dry_run")]
@@ -77,7 +77,10 @@ struct SweepArguments {
     /// How long unneeded packs stay for restores that began before; with 0s they go at once
     #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "1d")]
     grace: u64,
-    /// Do it although the clock or the newest snapshots look wrong
+    /// How long snapshots that were let go can be had back; with 0s they are gone at once
+    #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "7d")]
+    trash: u64,
+    /// Do it although the clock or the newest snapshots look wrong, or a snapshot is pinned
     #[arg(long)]
     force: bool,
     /// Also rewrite packs of which only a part is needed, while more than 10 % of all is waste
@@ -110,12 +113,28 @@ pub struct PruneArguments {
 struct Went {
     forgotten: Vec<SnapshotId>,
     kept: usize,
+    kept_by: Vec<Kept>,
     is_dry_run: bool,
+    frees: Option<Frees>,
     pruned: Option<Pruned>,
 }
 
 #[derive(Serialize)]
+struct Kept {
+    snapshot: SnapshotId,
+    by: Vec<KeptBy>,
+}
+
+#[derive(Serialize)]
+struct Frees {
+    packs: u64,
+    bytes: ByteCount,
+    partly_bytes: ByteCount,
+}
+
+#[derive(Serialize)]
 struct Pruned {
+    expired_snapshots: u64,
     condemned_packs: u64,
     deleted_packs: u64,
     freed_bytes: ByteCount,
@@ -135,59 +154,101 @@ pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result
             .hint("backstayctl repo forget SNAPSHOT …"));
     }
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
-    let (gone, kept) = choose(&domain, &arguments.snapshots, &rules)?;
-    if !arguments.dry_run {
+    let Choice { gone, kept } = choose(&domain, arguments, &rules)?;
+    let mut went = Went {
+        forgotten: gone,
+        kept: kept.len(),
+        kept_by: kept,
+        is_dry_run: arguments.dry_run,
+        frees: None,
+        pruned: None,
+    };
+    if arguments.dry_run {
+        let watch = Watch::new("forget");
+        let frees = domain.freed_without(&went.forgotten, &watch);
+        let frees =
+            frees.map_err(|error| repository_problem("cannot say what it frees", &error))?;
+        went.frees = Some(Frees {
+            packs: frees.packs,
+            bytes: frees.bytes,
+            partly_bytes: frees.partly_bytes,
+        });
+    } else {
         ask_caution(&domain, arguments.sweep.force)?;
-    }
-    let mut pruned = None;
-    if !arguments.dry_run {
         domain
-            .forget(&gone)
+            .discard(&went.forgotten, now())
             .map_err(|error| repository_problem("cannot let snapshots go", &error))?;
         if arguments.prune {
-            pruned = Some(prune_domain(&domain, &arguments.sweep)?);
+            went.pruned = Some(pruned_row(prune_domain(&domain, &arguments.sweep)?));
         }
     }
     if screen.is_json() {
-        screen.json(&Went {
-            forgotten: gone,
-            kept,
-            is_dry_run: arguments.dry_run,
-            pruned: pruned.map(pruned_row),
-        })?;
-        return Ok(Exit::Done);
-    }
-    let word = if arguments.dry_run {
-        "would go  "
+        screen.json(&went)?;
     } else {
-        "let go    "
-    };
-    for id in &gone {
-        screen.line(&[toned(word, Tone::Warning), plain(id)])?;
-    }
-    screen.line(&[plain(format!(
-        "{} {}; {kept} kept.",
-        counted(gone.len(), "snapshot"),
-        if arguments.dry_run {
-            "would go"
-        } else {
-            "let go"
-        }
-    ))])?;
-    if let Some(report) = pruned {
-        show_pruned(&report, screen)?;
+        show_went(&went, screen)?;
     }
     Ok(Exit::Done)
+}
+
+fn show_went(went: &Went, screen: &mut Screen) -> Result<(), Problem> {
+    let (word, verb) = if went.is_dry_run {
+        ("would go  ", "would go")
+    } else {
+        ("let go    ", "let go")
+    };
+    for id in &went.forgotten {
+        screen.line(&[toned(word, Tone::Warning), plain(id)])?;
+    }
+    if went.is_dry_run {
+        for kept in &went.kept_by {
+            let by: Vec<_> = kept.by.iter().map(|by| why(*by)).collect();
+            let text = format!("{}  {}", kept.snapshot, by.join(", "));
+            screen.line(&[toned("stays     ", Tone::Good), plain(text)])?;
+        }
+    }
+    let count = counted(went.forgotten.len(), "snapshot");
+    screen.line(&[plain(format!("{count} {verb}; {} kept.", went.kept))])?;
+    if let Some(frees) = &went.frees {
+        screen.line(&[plain(format!(
+            "That frees {}, and {} more with --repack.",
+            frees.bytes, frees.partly_bytes
+        ))])?;
+    }
+    match &went.pruned {
+        Some(pruned) => show_pruned(pruned, screen),
+        None => Ok(()),
+    }
+}
+
+/// Says what keeps a snapshot.
+const fn why(by: KeptBy) -> &'static str {
+    match by {
+        KeptBy::Pin => "pinned",
+        KeptBy::Newest => "newest complete one",
+        KeptBy::Newer => "newer than every complete one",
+        KeptBy::Future => "from the future",
+        KeptBy::Min => "min",
+        KeptBy::MinAge => "min age",
+        KeptBy::Last => "last",
+        KeptBy::Hourly => "hourly",
+        KeptBy::Daily => "daily",
+        KeptBy::Weekly => "weekly",
+        KeptBy::Monthly => "monthly",
+        KeptBy::Yearly => "yearly",
+        KeptBy::Within => "within",
+        KeptBy::NoRule => "no rule",
+    }
 }
 
 pub(super) fn prune(arguments: &PruneArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
     ask_caution(&domain, arguments.sweep.force)?;
     let report = prune_domain(&domain, &arguments.sweep)?;
+    let pruned = pruned_row(report);
     if screen.is_json() {
-        screen.json(&pruned_row(report))?;
+        screen.json(&pruned)?;
     } else {
-        show_pruned(&report, screen)?;
+        show_pruned(&pruned, screen)?;
     }
     Ok(Exit::Done)
 }
@@ -210,39 +271,42 @@ fn ask_caution(domain: &Domain, is_forced: bool) -> Result<(), Problem> {
     }
 }
 
-/// Gives the snapshots that go, and how many stay.
-fn choose(
-    domain: &Domain,
-    words: &[String],
-    rules: &Keep,
-) -> Result<(Vec<SnapshotId>, usize), Problem> {
-    let list = domain
-        .snapshots()
-        .map_err(|error| repository_problem("cannot list the snapshots", &error))?;
+/// What becomes of each snapshot.
+struct Choice {
+    gone: Vec<SnapshotId>,
+    kept: Vec<Kept>,
+}
+
+fn choose(domain: &Domain, arguments: &ForgetArguments, rules: &Keep) -> Result<Choice, Problem> {
+    let problem = |error| repository_problem("cannot list the snapshots", &error);
+    let list = domain.snapshots().map_err(problem)?;
     if let Some(error) = list.unreadable.first() {
         let problem = repository_problem("cannot read a snapshot; none was let go", error);
         return Err(problem.hint("backstayctl repo verify"));
     }
-    let gone = if words.is_empty() {
-        let candidate = |snapshot: &ops::Snapshot| Candidate {
-            id: snapshot.id,
-            at: snapshot.body.started_at,
-            is_complete: snapshot.body.status == SnapshotStatus::Complete,
-            is_pinned: false,
-        };
-        let candidates: Vec<_> = list.snapshots.iter().map(candidate).collect();
-        ops::plan_retention(&candidates, rules, now()).gone
-    } else {
-        let mut gone = Vec::new();
-        for word in words {
-            gone.push(reach::snapshot(domain, word)?.id);
-        }
-        gone.sort_unstable();
-        gone.dedup();
-        gone
-    };
-    let kept = list.snapshots.len().saturating_sub(gone.len());
-    Ok((gone, kept))
+    let kept = |(snapshot, by)| Kept { snapshot, by };
+    if arguments.snapshots.is_empty() {
+        let plan = domain.plan(rules, now()).map_err(problem)?;
+        return Ok(Choice {
+            gone: plan.gone,
+            kept: plan.kept.into_iter().map(kept).collect(),
+        });
+    }
+    let mut gone = Vec::new();
+    for word in &arguments.snapshots {
+        gone.push(reach::snapshot(domain, word)?.id);
+    }
+    gone.sort_unstable();
+    gone.dedup();
+    if !arguments.sweep.force {
+        trash::check_pins(domain, &gone)?;
+    }
+    let ids = list.snapshots.iter().map(|snapshot| snapshot.id);
+    let stays = ids.filter(|id| !gone.contains(id));
+    Ok(Choice {
+        kept: stays.map(|id| kept((id, Vec::new()))).collect(),
+        gone,
+    })
 }
 
 fn rules(arguments: &KeepArguments) -> Keep {
@@ -265,6 +329,7 @@ fn prune_domain(domain: &Domain, sweep: &SweepArguments) -> Result<PruneReport, 
     let watch = Watch::new("prune");
     let options = PruneOptions {
         grace_secs: seconds(sweep.grace),
+        trash_secs: seconds(sweep.trash),
         repack: sweep.repack.then(|| Repack {
             waste_percent: sweep.repack_over,
             secs_max: sweep.repack_for.map_or(u32::MAX, seconds),
@@ -286,6 +351,7 @@ fn seconds(span: u64) -> u32 {
 
 fn pruned_row(report: PruneReport) -> Pruned {
     Pruned {
+        expired_snapshots: report.expired_snapshots,
         condemned_packs: report.condemned_packs,
         deleted_packs: report.deleted_packs,
         freed_bytes: report.freed_bytes,
@@ -297,7 +363,7 @@ fn pruned_row(report: PruneReport) -> Pruned {
     }
 }
 
-fn show_pruned(report: &PruneReport, screen: &mut Screen) -> Result<(), Problem> {
+fn show_pruned(report: &Pruned, screen: &mut Screen) -> Result<(), Problem> {
     let count = |packs: u64| counted(usize::try_from(packs).unwrap_or(usize::MAX), "pack");
     let waiting = report.condemned_packs;
     let mut text = format!(

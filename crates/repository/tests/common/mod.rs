@@ -184,6 +184,7 @@ pub fn prune_with(
 ) -> Result<PruneReport, RepositoryError> {
     let options = PruneOptions {
         grace_secs,
+        trash_secs: 0,
         repack,
         clock: &world.clock,
         entropy: &world.entropy,
