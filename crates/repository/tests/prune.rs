@@ -355,7 +355,7 @@ fn a_pin_is_sealed_and_holds_until_it_expires() {
         until: Some(at.plus_secs(60)),
     };
     domain.pin(pin.clone(), &world.entropy).unwrap();
-    assert_eq!(domain.pins().unwrap(), [pin.clone()]);
+    assert_eq!(domain.pins().unwrap(), std::slice::from_ref(&pin));
     let is_open = |bytes: &[u8]| bytes.windows(8).any(|part| part == b"the move");
     assert!(!store.objects().values().any(|bytes| is_open(bytes)));
     let keep = Keep {
