@@ -170,7 +170,9 @@ fn rules(keep: &Keep) -> Rules {
         yearly: keep.yearly.unwrap_or(0),
         within_secs: keep.within_secs.unwrap_or(0),
         max: keep.max.unwrap_or(0),
-        ..Rules::default()
+        max_age_secs: keep.max_age_secs.unwrap_or(0),
+        min: keep.min.unwrap_or(0),
+        min_age_secs: keep.min_age_secs.unwrap_or(0),
     }
 }
 

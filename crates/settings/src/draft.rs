@@ -66,6 +66,12 @@ pub struct KeepDraft {
     pub within: Option<String>,
     /// Never more than this.
     pub max: Option<u32>,
+    /// Nothing that is as old as this, with unit.
+    pub max_age: Option<String>,
+    /// This many newest whatever the limits say.
+    pub min: Option<u32>,
+    /// Everything younger than this whatever the limits say, with unit.
+    pub min_age: Option<String>,
 }
 
 /// The `limits` table of a [`ScheduleDraft`].
@@ -176,6 +182,9 @@ impl From<&Keep> for KeepDraft {
             yearly: keep.yearly,
             within: keep.within_secs.map(seconds_text),
             max: keep.max,
+            max_age: keep.max_age_secs.map(seconds_text),
+            min: keep.min,
+            min_age: keep.min_age_secs.map(seconds_text),
         }
     }
 }
@@ -298,15 +307,22 @@ fn keep_text(keep: &KeepDraft) -> String {
         ("monthly", keep.monthly),
         ("yearly", keep.yearly),
     ];
-    let within = keep
-        .within
-        .as_ref()
-        .map(|t| format!("within = {}", quoted(t)));
-    let max = keep.max.map(|count| format!("max = {count}"));
+    let number = |name: &str, value: Option<u32>| Some(format!("{name} = {}", value?));
+    let span = |name: &str, value: &Option<String>| {
+        let value = value.as_ref()?;
+        Some(format!("{name} = {}", quoted(value)))
+    };
+    let limits = [
+        span("within", &keep.within),
+        number("max", keep.max),
+        span("max_age", &keep.max_age),
+        number("min", keep.min),
+        span("min_age", &keep.min_age),
+    ];
     let counts = counts
         .into_iter()
-        .filter_map(|(name, count)| Some(format!("{name} = {}", count?)));
-    inline_table(counts.chain(within).chain(max))
+        .filter_map(|(name, count)| number(name, count));
+    inline_table(counts.chain(limits.into_iter().flatten()))
 }
 
 fn limits_text(limits: &LimitsDraft) -> String {

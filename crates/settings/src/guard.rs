@@ -161,6 +161,7 @@ impl Guard {
             ("weekly", keep.weekly, least.weekly),
             ("monthly", keep.monthly, least.monthly),
             ("yearly", keep.yearly, least.yearly),
+            ("min", keep.min, least.min),
         ] {
             let Some(least) = least else { continue };
             if given.unwrap_or(0) < least {
@@ -168,21 +169,64 @@ impl Guard {
                 problems.push(at(schedule, ".keep".to_owned(), why));
             }
         }
-        if let Some(least) = least.within_secs
-            && keep.within_secs.unwrap_or(0) < least
-        {
-            let text = crate::quantity::seconds_text(least);
-            let why = format!("guard.toml asks for within = \"{text}\" or more");
-            problems.push(at(schedule, ".keep".to_owned(), why));
+        for (name, given, least) in [
+            ("within", keep.within_secs, least.within_secs),
+            ("min_age", keep.min_age_secs, least.min_age_secs),
+        ] {
+            if let Some(least) = least
+                && given.unwrap_or(0) < least
+            {
+                let text = crate::quantity::seconds_text(least);
+                let why = format!("guard.toml asks for {name} = \"{text}\" or more");
+                problems.push(at(schedule, ".keep".to_owned(), why));
+            }
         }
-        // A ceiling undoes every other rule, so it may not lie below what the guard wants kept.
-        let floor = least.max.or(least.last).unwrap_or(0);
+        self.check_limits(schedule, problems);
+    }
+
+    /// A limit undoes every rule, so it may not lie below what the guard wants kept.
+    fn check_limits(&self, schedule: &Schedule, problems: &mut Vec<Problem>) {
+        let (keep, least) = (&schedule.keep, &self.keep_min);
+        let counts = [
+            least.last,
+            least.hourly,
+            least.daily,
+            least.weekly,
+            least.monthly,
+            least.yearly,
+        ];
+        // Each rule may keep others.
+        let all = counts.into_iter().flatten().fold(0, u32::saturating_add);
+        let floor = least.max.unwrap_or(all);
         if let Some(max) = keep.max
             && max < floor
         {
             let why = format!("guard.toml asks for max = {floor} or more");
             problems.push(at(schedule, ".keep".to_owned(), why));
         }
+        if let Some(within) = least.within_secs
+            && keep.max.is_some()
+            && least.max.is_none()
+            && keep.min_age_secs.unwrap_or(0) < within
+        {
+            let text = crate::quantity::seconds_text(within);
+            let why = format!("guard.toml asks for min_age = \"{text}\" or more beside max");
+            problems.push(at(schedule, ".keep".to_owned(), why));
+        }
+        let Some(max_age) = keep.max_age_secs else {
+            return;
+        };
+        let why = match least.max_age_secs {
+            Some(least) if max_age < least => {
+                let text = crate::quantity::seconds_text(least);
+                format!("guard.toml asks for max_age = \"{text}\" or more")
+            }
+            None if *least != Keep::default() => "guard.toml asks to keep snapshots of any age; \
+                 max_age in its keep_min says how old is old enough"
+                .to_owned(),
+            _ => return,
+        };
+        problems.push(at(schedule, ".keep".to_owned(), why));
     }
 
     fn check_place(&self, place: &Place) -> Result<(), String> {

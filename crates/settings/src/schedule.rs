@@ -39,7 +39,8 @@ pub enum Compression {
     Auto,
 }
 
-/// Which snapshots are kept. A snapshot stays when any rule keeps it, within `max`.
+/// Which snapshots are kept. A snapshot stays when any rule keeps it, within `max` and `max_age`,
+/// and whatever these say when `min` or `min_age` keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keep {
     /// This many newest.
@@ -58,6 +59,12 @@ pub struct Keep {
     pub within_secs: Option<u64>,
     /// Never more than this many.
     pub max: Option<u32>,
+    /// Nothing that is as old as this many seconds.
+    pub max_age_secs: Option<u64>,
+    /// This many newest whatever the limits say.
+    pub min: Option<u32>,
+    /// Everything younger than this many seconds whatever the limits say.
+    pub min_age_secs: Option<u64>,
 }
 
 impl Keep {
@@ -284,6 +291,9 @@ pub(crate) fn keep_rules(table: &mut Section<'_, '_>) -> Keep {
         yearly: table.get("yearly", count()),
         within_secs: table.get("within", duration),
         max: table.get("max", count()),
+        max_age_secs: table.get("max_age", duration),
+        min: table.get("min", count()),
+        min_age_secs: table.get("min_age", duration),
     }
 }
 

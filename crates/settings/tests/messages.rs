@@ -308,7 +308,7 @@ keep = { last = 1, max = 2 }
 scope = \"web\"
 when = \"hourly\"
 destinations = [\"out\"]
-keep = { last = 3, within = \"8d\" }
+keep = { last = 3, within = \"8d\", max = 9, max_age = \"90d\", min_age = \"7d\" }
 [destination.out]
 kind = \"s3\"
 endpoint = \"https://s3.example.net.evil.org:9000\"
@@ -321,8 +321,10 @@ path = \"/srvx\"
     insta::assert_snapshot!(load(&[("guard.toml", guard)], Some(schedules)), @r#"
     generation 12:1: schedule.a.keep: guard.toml asks for last = 3 or more
     generation 12:1: schedule.a.keep: guard.toml asks for max = 3 or more
+    generation 12:1: schedule.a.keep: guard.toml asks for min_age = "7d" or more beside max
     generation 12:1: schedule.a.keep: guard.toml asks for within = "7d" or more
     generation 12:6: schedule.b: guard.toml allows 1 schedules
+    generation 12:6: schedule.b.keep: guard.toml asks to keep snapshots of any age; max_age in its keep_min says how old is old enough
     generation 12:11: destination.out: guard.toml does not allow a controller to name the host s3.example.net.evil.org:9000
     generation 12:16: destination.home: guard.toml does not allow a controller to name the directory /srvx
 "#);

@@ -10,7 +10,7 @@ accounts = ["acme", "globex"]
 when = "daily 02:00 Europe/Berlin"
 spread = "15m"
 destinations = ["offsite", "local"]
-keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60 }
+keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60, max_age = "400d", min = 3, min_age = "2d" }
 compression = "auto"
 exclude = ["*/cache/*", 'back\slash "quoted"']
 limits = { cpu_weight = 50, io_weight = 10, memory = "512MiB", upload_per_second = "10MB", duration = "6h" }
@@ -58,7 +58,7 @@ fn every_key_survives_being_written() {
     when = "daily 02:00 Europe/Berlin"
     spread = "15m"
     destinations = ["offsite", "local"]
-    keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60 }
+    keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60, max_age = "400d", min = 3, min_age = "2d" }
     compression = "auto"
     exclude = ["*/cache/*", "back\\slash \"quoted\""]
     limits = { cpu_weight = 50, io_weight = 10, memory = "512MiB", upload_per_second = "10000000B", duration = "6h" }
