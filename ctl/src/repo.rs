@@ -3,6 +3,7 @@
 
 mod backup;
 mod diff;
+mod dump;
 mod find;
 mod init;
 mod retain;
@@ -44,6 +45,8 @@ pub enum RepoVerb {
     Versions(versions::VersionsArguments),
     /// Restore a snapshot or a part of it into a directory
     Restore(RestoreArguments),
+    /// Write one file to standard output, or a directory as an archive
+    Dump(dump::DumpArguments),
     /// Let snapshots go, by name or by rules
     Forget(retain::ForgetArguments),
     /// Bring snapshots back that were let go, or show which can be
@@ -128,6 +131,7 @@ pub fn repo(verb: &RepoVerb, screen: &mut Screen) -> Result<Exit, Problem> {
             let part = (arguments.snapshot.as_str(), path.transpose()?);
             restore::into_directory(arguments.repo.open()?, &part, &to, screen)
         }
+        RepoVerb::Dump(arguments) => dump::dump(arguments, screen),
         RepoVerb::Forget(arguments) => retain::forget(arguments, screen),
         RepoVerb::Undelete(arguments) => trash::undelete(arguments, screen),
         RepoVerb::Pin(arguments) => trash::pin(arguments, screen),

@@ -199,6 +199,11 @@ impl Screen {
         self.out.write_all(bytes)
     }
 
+    /// Gives standard output for a stream of bytes.
+    pub fn stream(&mut self) -> &mut dyn Write {
+        &mut self.out
+    }
+
     /// Writes a table with its heading.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The verbs: back up, restore, list, check, forget. They compose settings, keys, sources,
 //! destinations and the engine; they know neither systemd, nor a terminal, nor the controller.
 
+mod archive;
 mod backup;
 mod browse;
 mod credential;
@@ -10,6 +11,7 @@ mod place;
 mod restore;
 mod standalone;
 
+pub use archive::{ArchiveForm, write_archive, write_file};
 pub use backup::{BackupOutcome, BackupPlan, RunDestination, back_up_schedule};
 pub use browse::{OpenError, SnapshotRow, list, open_domain, open_snapshot, snapshots_at};
 pub use credential::{CredentialError, S3Credential};
@@ -19,7 +21,8 @@ pub use repository::{
     Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Domain, Freed, Hit,
     Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, Pin, PruneOptions,
     PruneReport, Refusal, Repack, RepositoryError, RetentionPlan, ScheduleKey, Size, Snapshot,
-    SnapshotStatistics, SnapshotStatus, Statistics, Trashed, Version, View, plan_retention,
+    SnapshotStatistics, SnapshotStatus, Statistics, StreamError, StreamReport, Trashed, Version,
+    View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;

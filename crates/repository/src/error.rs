@@ -1,6 +1,6 @@
 //! What can go wrong with a repository.
 
-use edge::{ObjectName, StoreError};
+use edge::{ObjectName, StoreError, StoreFault};
 use model::{ErrorClass, Exit, SnapshotId};
 use sealing::{ChunkId, ObjectError};
 use thiserror::Error;
@@ -84,15 +84,19 @@ impl RepositoryError {
             Self::WrongKey { .. } => Exit::WrongKey,
             Self::Damaged { .. } => Exit::Damage,
             Self::Cancelled => Exit::Interrupted,
-            Self::Store(error) | Self::Read(ReadError::Store(error)) => match error.class() {
-                ErrorClass::RetryNow | ErrorClass::RetryLater => Exit::Unreachable,
-                ErrorClass::Never => Exit::Failed,
-            },
-            Self::Read(_) => Exit::Damage,
+            Self::Store(error) => store_exit(error),
+            Self::Read(error) => error.exit(),
             Self::Version { .. } | Self::NoSnapshot { .. } | Self::Sealing(_) | Self::Exhausted => {
                 Exit::Failed
             }
         }
+    }
+}
+
+fn store_exit(error: &StoreError) -> Exit {
+    match error.class() {
+        ErrorClass::RetryNow | ErrorClass::RetryLater => Exit::Unreachable,
+        ErrorClass::Never => Exit::Failed,
     }
 }
 
@@ -136,6 +140,16 @@ pub enum ReadError {
         #[source]
         source: FormatError,
     },
+}
+
+impl ReadError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            // What an index names and is not there was lost.
+            Self::Store(error) if error.fault != StoreFault::NotFound => store_exit(error),
+            _ => Exit::Damage,
+        }
+    }
 }
 
 /// Shows an error with its causes on one line, outermost first.
