@@ -62,7 +62,7 @@ pub struct SnapshotStatistics {
     pub size: Size,
     /// What no older snapshot holds: by this much the repository grew.
     pub added: Amount,
-    /// What no other snapshot holds: by this much forgetting it alone lets the repository shrink,
+    /// What no other snapshot holds, in the trash neither: by this much forgetting it alone lets the repository shrink,
     /// as whole packs become free of needed chunks.
     pub unique: Amount,
 }
@@ -87,6 +87,8 @@ pub struct Statistics {
     pub logical_bytes: ByteCount,
     /// What snapshots need, each chunk once.
     pub needed: Amount,
+    /// What only snapshots in the trash hold.
+    pub trashed: Amount,
     /// What no snapshot needs any more.
     pub unneeded: Amount,
     /// All stored objects together.
@@ -127,6 +129,11 @@ impl View {
                 monitor,
                 &mut entries,
             )?;
+        }
+        marks.begin_trash();
+        for trashed in self.domain.trash()? {
+            let pair = (&mut reader, &mut marks);
+            mark(&trashed.snapshot, below, pair, monitor, &mut entries)?;
         }
         let mut statistics = Statistics {
             stored_bytes: self.stored_bytes()?,

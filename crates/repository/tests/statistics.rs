@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::{World, noise, path};
-use edge::{ObjectStore, Silent, TreePath};
+use edge::{Clock as _, ObjectStore, Silent, TreePath};
 use model::ByteCount;
 use proptest::prelude::*;
 use repository::{Domain, Statistics};
@@ -124,6 +124,13 @@ fn what_only_a_forgotten_snapshot_held_is_unneeded() {
     assert_eq!(before.parts[1].unique.data_bytes, ByteCount::new(6_001_000));
     let place: Arc<dyn ObjectStore> = store.clone();
     let domain = Domain::open(place, &world.key).unwrap();
+    domain.discard(&[first], world.clock.now()).unwrap();
+    let trashed = statistics(&world, &store, "acme");
+    assert_eq!((trashed.trashed, trashed.unneeded.chunks), (unique, 0));
+    let both = trashed.needed.data_bytes + unique.data_bytes;
+    assert_eq!(both, before.needed.data_bytes);
+    assert_eq!(trashed.parts[1].unique.data_bytes, ByteCount::new(1000));
+    domain.undelete(first).unwrap();
     domain.forget(&[first]).unwrap();
     let after = statistics(&world, &store, "acme");
     assert_eq!(after.unneeded, unique);

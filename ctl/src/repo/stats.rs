@@ -31,6 +31,7 @@ struct Report {
     /// Logical to stored bytes; null when nothing is stored.
     ratio: Option<f64>,
     needed: AmountRow,
+    trashed: AmountRow,
     unneeded: AmountRow,
     snapshots: Vec<SnapshotRow>,
     parts: Vec<PartRow>,
@@ -118,6 +119,7 @@ fn report(found: &Statistics) -> Report {
         stored_bytes: found.stored_bytes,
         ratio: ratio(found),
         needed: amount(&found.needed),
+        trashed: amount(&found.trashed),
         unneeded: amount(&found.unneeded),
         snapshots: found.snapshots.iter().map(snapshot).collect(),
         parts: found.parts.iter().map(part).collect(),
@@ -138,6 +140,13 @@ fn show(found: &Statistics, screen: &mut Screen) -> Result<(), Problem> {
         text = format!("{text}, 1 to {ratio}");
     }
     screen.line(&[plain(format!("{text}."))])?;
+    if found.trashed.chunks > 0 {
+        let text = format!(
+            "{} of it only snapshots in the trash hold.",
+            found.trashed.stored_bytes
+        );
+        screen.line(&[plain(text)])?;
+    }
     if found.unneeded.chunks > 0 {
         let text = format!(
             "{} of it no snapshot needs any more.",

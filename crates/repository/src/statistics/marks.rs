@@ -14,6 +14,8 @@ use crate::snapshot::Snapshot;
 
 /// Several snapshots reach the chunk.
 const SEVERAL: u32 = u32::MAX;
+/// Only snapshots in the trash reach the chunk.
+const TRASHED: u32 = u32::MAX - 1;
 /// Names that are told apart; the content of further ones counts as shared.
 const PART_COUNT_MAX: usize = 65_536;
 
@@ -78,8 +80,16 @@ impl<'a> Marks<'a> {
         self.added.push(Amount::default());
     }
 
+    /// Begins the snapshots in the trash, which come last and count for no part.
+    pub(super) fn begin_trash(&mut self) {
+        self.begin(TRASHED);
+    }
+
     /// Gives the part of a name.
     pub(super) fn part(&mut self, name: &[u8]) -> Part {
+        if self.snapshot == TRASHED {
+            return Part::NONE;
+        }
         if let Some(part) = self.parts.get(name) {
             return *part;
         }
@@ -102,7 +112,9 @@ impl<'a> Marks<'a> {
         let position = self.index.position(id).ok_or_else(|| unknown(*id))?;
         let mark = self.marks.get_mut(position).ok_or_else(|| unknown(*id))?;
         let (was_snapshot, was_part) = (mark.snapshot, mark.part);
-        mark.part = mark.part.and(part);
+        if self.snapshot != TRASHED {
+            mark.part = mark.part.and(part);
+        }
         if mark.snapshot == 0 {
             mark.snapshot = self.snapshot;
             let record = self.index.records().get(position);
@@ -157,6 +169,10 @@ impl<'a> Marks<'a> {
         for (record, mark) in index.records().iter().zip(&self.marks) {
             if mark.snapshot == 0 {
                 into.unneeded.add(index, record);
+                continue;
+            }
+            if mark.snapshot == TRASHED {
+                into.trashed.add(index, record);
                 continue;
             }
             into.needed.add(index, record);
