@@ -454,7 +454,9 @@ fn statistics_say_what_only_one_snapshot_or_path_holds() {
     let tree = alone.host.path("tree");
     let found = alone.ask(&["stats", &tree]);
     let length = noise.len() as u64;
-    assert_eq!(found["deduplicated_bytes"], length);
+    assert_eq!(found["needed"]["data_bytes"], length);
+    let pages = found["needed"]["metadata_bytes"].as_u64().unwrap();
+    assert_eq!(found["deduplicated_bytes"], length + pages);
     assert_eq!(found["snapshots"][0]["unique"]["data_bytes"], length);
     assert_eq!(found["snapshots"][1]["unique"]["data_bytes"], 0);
     assert_eq!(found["parts"][0]["name"], "below");

@@ -89,6 +89,11 @@ fn ratio(found: &Statistics) -> Option<f64> {
     (stored > 0).then_some((ratio * 100.0).round() / 100.0)
 }
 
+/// Gives the bytes of all needed chunks: content, and the pages in which short content lies.
+fn deduplicated(found: &Statistics) -> ByteCount {
+    found.needed.data_bytes + found.needed.metadata_bytes
+}
+
 const fn amount(of: &Amount) -> AmountRow {
     AmountRow {
         chunks: of.chunks,
@@ -115,7 +120,7 @@ fn report(found: &Statistics) -> Report {
     };
     Report {
         logical_bytes: found.logical_bytes,
-        deduplicated_bytes: found.needed.data_bytes,
+        deduplicated_bytes: deduplicated(found),
         stored_bytes: found.stored_bytes,
         ratio: ratio(found),
         needed: amount(&found.needed),
@@ -133,7 +138,7 @@ fn show(found: &Statistics, screen: &mut Screen) -> Result<(), Problem> {
         "{} in {} snapshots; {} without what repeats; {} stored",
         found.logical_bytes,
         found.snapshots.len(),
-        found.needed.data_bytes,
+        deduplicated(found),
         found.stored_bytes
     );
     if let Some(ratio) = ratio(found) {
