@@ -106,6 +106,8 @@ fn options<'a>(
     PruneOptions {
         grace_secs: GRACE_SECS,
         trash_secs,
+        // A run that stored its snapshot took up what others left; one that ran out of space did not.
+        strays: repack.is_some(),
         repack,
         clock: plan.clock,
         entropy: plan.entropy,
@@ -147,15 +149,16 @@ fn forget_in(
         return Ok(None);
     }
     let snapshots = match gone.len() {
-        1 => "1 snapshot".to_owned(),
-        count => format!("{count} snapshots"),
+        0 => String::new(),
+        1 => "1 snapshot let go, to be had back for three days; ".to_owned(),
+        count => format!("{count} snapshots let go, to be had back for three days; "),
     };
     let packs = match report.condemned_packs {
         1 => "1 pack".to_owned(),
         count => format!("{count} packs"),
     };
     Ok(Some(format!(
-        "{snapshots} let go, {} freed, {packs} to be deleted after a day, the snapshots can be had back for three",
+        "{snapshots}{} freed, {packs} to be deleted after a day",
         report.freed_bytes
     )))
 }

@@ -36,6 +36,8 @@ pub struct PruneOptions<'a> {
     pub grace_secs: u32,
     /// How long discarded snapshots stay in the trash.
     pub trash_secs: u32,
+    /// Also condemn packs that no index names. A run takes them up, so not before the next one.
+    pub strays: bool,
     /// How much to move out of partly needed packs; nothing when there is no value.
     pub repack: Option<Repack>,
     /// Tells the time.
@@ -135,7 +137,9 @@ impl Domain {
             drop((usage, bits));
             self.publish_moved(&mut index, moved, options, &mut report)?;
         }
-        self.condemn_strays(&index, options, &mut report)?;
+        if options.strays {
+            self.condemn_strays(&index, options, &mut report)?;
+        }
         Ok(report)
     }
 

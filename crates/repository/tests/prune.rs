@@ -320,6 +320,7 @@ fn letting_go_and_bringing_back_may_be_cut_anywhere() {
         let kept = PruneOptions {
             grace_secs: 0,
             trash_secs: 60,
+            strays: true,
             repack: Some(Repack::default()),
             clock: &world.clock,
             entropy: &world.entropy,

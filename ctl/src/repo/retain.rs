@@ -330,6 +330,7 @@ fn prune_domain(domain: &Domain, sweep: &SweepArguments) -> Result<PruneReport, 
     let options = PruneOptions {
         grace_secs: seconds(sweep.grace),
         trash_secs: seconds(sweep.trash),
+        strays: true,
         repack: sweep.repack.then(|| Repack {
             waste_percent: sweep.repack_over,
             secs_max: sweep.repack_for.map_or(u32::MAX, seconds),

@@ -104,6 +104,8 @@ fn a_full_destination_is_freed_of_what_was_let_go() {
         RunState::Ok
     );
     let plan = bench.plan(&key, &paths);
+    let left = open_replica(&plan, &plan.destinations[0]).unwrap();
+    assert_eq!(left.trash().unwrap().len(), 1, "it can be had back");
     let lock = DomainLock::take(&paths[1], &plan.schedule.name).unwrap();
     let full = [plan.destinations[0].name.clone()];
     assert_eq!(
@@ -118,8 +120,33 @@ fn a_full_destination_is_freed_of_what_was_let_go() {
         freed[0].text.contains("it is full; 1.9 MiB freed"),
         "{freed:?}"
     );
-    let left = open_replica(&plan, &plan.destinations[0]).unwrap();
+    assert_eq!(left.trash().unwrap(), [], "its space was needed");
     assert_eq!(left.snapshots().unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn a_wrong_clock_lets_nothing_go() {
+    let bench = Bench::new();
+    let key = ScheduleKey::from_bytes([7; 32]);
+    let paths = [bench.path("repository"), bench.path("cache")];
+    fs::write(bench.path("data/file"), "content").unwrap();
+    bench.clock.advance_secs(9 * DAY);
+    let run = || back_up_schedule(bench.plan(&key, &paths));
+    assert_eq!(run().forgotten, []);
+    bench.clock.advance_secs(-2 * DAY);
+    let refused = run();
+    assert_eq!(refused.state, RunState::Ok);
+    let text = &refused.forgotten[0].text;
+    assert!(
+        text.contains("nothing was let go or deleted: the clock says"),
+        "{text}"
+    );
+    bench.clock.advance_secs(3 * DAY);
+    let text = run().forgotten[0].text.clone();
+    assert!(
+        text.starts_with("2 snapshots let go, to be had back"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -185,6 +185,7 @@ pub fn prune_with(
     let options = PruneOptions {
         grace_secs,
         trash_secs: 0,
+        strays: true,
         repack,
         clock: &world.clock,
         entropy: &world.entropy,
