@@ -21,15 +21,19 @@ names() { [ "$1" = all ] || [[ ,$1, == *,$2,* ]]; }
 
 # Downloads packages of Debian 13 into $bench/packages, whatever release this is: the same data and restic everywhere.
 fetch() {
-    local apt=$bench/apt missing=() package
+    local apt=$bench/apt missing=() package archive
     for package in "$@"; do
         compgen -G "$bench/packages/${package}_*.deb" >/dev/null || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     step "fetching ${missing[*]}"
     mkdir -p "$bench/packages" "$apt/state/lists/partial" "$apt/cache/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main" \
-        > "$apt/sources.list"
+    # From where this machine itself gets its packages.
+    # shellcheck disable=SC2016 # for apt to expand
+    archive=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
+        sed -n 's/^Debian|Debian|//p' | head -n1)
+    [ -n "$archive" ] || die "apt knows no Debian archive: run apt-get update"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive trixie main" > "$apt/sources.list"
     local options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State=$apt/state"
         -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
     apt-get "${options[@]}" update
