@@ -3,6 +3,7 @@
 #   make demo     a controller and a server with a WordPress site, shown from end to end; KEEP=0 ends after the proof
 #   make deb      the three packages, into dist/
 #   make bench    beside restic, rustic and borg on the same data; SETS=linux,hosting,media,dumps TOOLS=backstay,restic RUNS=5
+#   make fuzz     foreign bytes for every parser of stored bytes; SECS=60 TARGETS=header,page
 #   make setup    installs what all of the above need; they call it themselves
 # What is built or fetched is kept in BACKSTAY_CACHE, outside the tree (default: /var/cache/backstay).
 
@@ -11,7 +12,7 @@ export CARGO_TARGET_DIR ?= $(BACKSTAY_CACHE)/target
 export PATH := $(BACKSTAY_CACHE)/tools/bin:$(PATH)
 KEEP ?= 1
 
-.PHONY: help setup demo test bench deb fmt lint clean
+.PHONY: help setup demo test bench fuzz deb fmt lint clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -27,6 +28,9 @@ test: setup
 
 bench:
 	@SETS="$(SETS)" TOOLS="$(TOOLS)" RUNS="$(RUNS)" xtask/bench.sh
+
+fuzz:
+	@SECS="$(SECS)" TARGETS="$(TARGETS)" xtask/fuzz.sh
 
 deb:
 	@xtask/deb.sh

@@ -5,6 +5,7 @@ set -euo pipefail
 
 step "formatting and lints"
 cargo fmt --all --check
+rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs
 cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 shellcheck -x -P SCRIPTDIR xtask/*.sh
 shellcheck -s bash tests/lab/assets/*.sh

@@ -23,7 +23,7 @@ const FORMAT: &str = "backstay-repository";
 const VERSION: u64 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Config {
+pub(crate) struct Config {
     format: String,
     version: u64,
 }

@@ -13,6 +13,8 @@ mod container;
 mod content;
 mod domain;
 mod error;
+#[cfg(any(test, feature = "foreign"))]
+pub mod foreign;
 mod forget;
 mod index;
 mod layout;

@@ -183,7 +183,7 @@ impl PackBuilder {
     }
 }
 
-fn encode_trailer(frames: &[FrameEntry]) -> Vec<u8> {
+pub(crate) fn encode_trailer(frames: &[FrameEntry]) -> Vec<u8> {
     let mut out = vec![TRAILER_VERSION];
     out.put_count(frames.len());
     for frame in frames {

@@ -84,7 +84,7 @@ pub struct Freed {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Condemned {
+pub(crate) struct Condemned {
     at: Instant,
     packs: Vec<String>,
 }

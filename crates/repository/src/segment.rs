@@ -128,7 +128,7 @@ fn encode_pack(pack: &PackInfo) -> Vec<u8> {
     out
 }
 
-fn decode_pack(reader: &mut Reader<'_>) -> Result<PackInfo> {
+pub(crate) fn decode_pack(reader: &mut Reader<'_>) -> Result<PackInfo> {
     let hash = ObjectHash::from_bytes(reader.array()?);
     let kind = match reader.u8()? {
         1 => ObjectKind::DataPack,
@@ -164,7 +164,7 @@ fn encode_record(record: &Record) -> Vec<u8> {
     out
 }
 
-fn decode_record(reader: &mut Reader<'_>) -> Result<Record> {
+pub(crate) fn decode_record(reader: &mut Reader<'_>) -> Result<Record> {
     let prefix = reader.array()?;
     let pack = reader.u32()?;
     let frame = u16::from_le_bytes(reader.array()?);
@@ -176,7 +176,7 @@ fn decode_record(reader: &mut Reader<'_>) -> Result<Record> {
     Ok(Record::new(prefix, pack, frame, range))
 }
 
-fn encode_fences(fences: &Fences) -> Vec<u8> {
+pub(crate) fn encode_fences(fences: &Fences) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.put_count(fences.replaced.len());
     for hash in &fences.replaced {

@@ -4,6 +4,8 @@
 //! `docs/format.md`, "Keys" and "Sealed objects".
 
 mod derive;
+#[cfg(any(test, feature = "foreign"))]
+pub mod foreign;
 mod keyring;
 mod naming;
 mod object;

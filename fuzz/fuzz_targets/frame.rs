@@ -1,0 +1,4 @@
+//! Opened frames, compressed.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| repository::foreign::frame(bytes));

@@ -1,0 +1,4 @@
+//! Headers of sealed objects.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sealing::foreign::header(bytes));

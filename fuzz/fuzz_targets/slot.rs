@@ -1,0 +1,4 @@
+//! Key slots.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sealing::foreign::slot(bytes));

@@ -1,0 +1,4 @@
+//! Opened snapshots.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| repository::foreign::snapshot(bytes));
