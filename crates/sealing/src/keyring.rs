@@ -1,4 +1,4 @@
-//! The keyring: all keys of one domain, as a slot holds them.
+//! The keyring: the keys of one domain that a slot holds, all of them or those of some rights.
 
 use std::fmt;
 
@@ -8,24 +8,30 @@ use zeroize::Zeroizing;
 
 use crate::derive::{Key, derive, expand};
 use crate::naming::{ChunkNamer, TreeHasher};
-use crate::object::ObjectKind;
+use crate::rights::{Right, Rights};
 use crate::schedule_key::ScheduleKey;
+use crate::seal_key::public_of;
 
 const KEYRING_VERSION: u8 = 1;
-const RIGHTS_ALL: u8 = 7;
 const LABEL_BYTES_MAX: usize = 255;
 const EPOCH_COUNT_MAX: usize = 1024;
+/// Numbers of epochs stay below: the bit above them says which suite sealed an object.
+const EPOCH_NUMBER_MAX: u32 = u32::MAX >> 1;
 
 /// The keys of one domain.
 #[derive(Clone)]
 pub struct Keyring {
     domain: DomainId,
+    rights: Rights,
     label: String,
-    id: Key,
+    pub(crate) id: Key,
+    /// Zero without the right to add, as the tree key.
     chunker: Key,
     tree: Key,
-    control: Key,
-    /// Ascending by number, at least one.
+    /// Zero without the right to delete.
+    pub(crate) control: Key,
+    /// Ascending by number, at least one. Data keys, or without the right to read the public
+    /// halves of the keys that objects are sealed to.
     epochs: Vec<(u32, Key)>,
 }
 
@@ -35,9 +41,9 @@ pub enum KeyringError {
     /// A newer program wrote it.
     #[error("the keyring has version {0}, this program knows version {KEYRING_VERSION}")]
     Version(u8),
-    /// It lacks a right that this program cannot do without.
-    #[error("the keyring lacks rights: this program needs add, read and delete")]
-    Rights,
+    /// It holds rights that do not go together.
+    #[error("the keyring holds rights that do not go together ({0})")]
+    Rights(u8),
     /// It does not follow the format.
     #[error("the keyring does not follow the format")]
     Shape,
@@ -54,6 +60,7 @@ impl Keyring {
         }
         Self {
             domain: key.domain_id(),
+            rights: Rights::ALL,
             label,
             id: key.derive("id key"),
             chunker: key.derive("chunker key"),
@@ -63,18 +70,78 @@ impl Keyring {
         }
     }
 
-    /// Adds an epoch with 32 unpredictable bytes as its data key. New packs use it.
+    /// Adds the epoch that `key` begins. New objects use its data key.
     ///
     /// # Errors
     ///
-    /// `KeyringError::Shape` when the keyring is full.
-    pub fn add_epoch(&mut self, random: [u8; 32]) -> Result<u32, KeyringError> {
-        let next = self.epoch().checked_add(1).ok_or(KeyringError::Shape)?;
-        if self.epochs.len() >= EPOCH_COUNT_MAX {
+    /// `KeyringError::Shape` when the keyring is full or may not read.
+    pub fn add_epoch(&mut self, key: &ScheduleKey) -> Result<u32, KeyringError> {
+        let next = self.epoch() + 1;
+        let is_full = next > EPOCH_NUMBER_MAX || self.epochs.len() >= EPOCH_COUNT_MAX;
+        if is_full || !self.rights.has(Right::Read) {
             return Err(KeyringError::Shape);
         }
-        self.epochs.push((next, Zeroizing::new(random)));
+        self.epochs.push((next, key.epoch_key(next)));
         Ok(next)
+    }
+
+    /// Gives the keyring that a slot of fewer rights holds.
+    ///
+    /// # Errors
+    ///
+    /// `KeyringError::Shape` when this one lacks some of them.
+    pub fn with_rights(&self, rights: Rights) -> Result<Self, KeyringError> {
+        if !self.rights.include(rights) {
+            return Err(KeyringError::Shape);
+        }
+        let given = |right: Right, key: &Key| {
+            if rights.has(right) {
+                key.clone()
+            } else {
+                Key::default()
+            }
+        };
+        let mut epochs = self.epochs.clone();
+        if !rights.has(Right::Read) && self.rights.has(Right::Read) {
+            // Only the newest is ever sealed to.
+            epochs.drain(..epochs.len().saturating_sub(1));
+            for (_, key) in &mut epochs {
+                *key = public_of(key);
+            }
+        }
+        Ok(Self {
+            domain: self.domain,
+            rights,
+            label: self.label.clone(),
+            id: self.id.clone(),
+            chunker: given(Right::Add, &self.chunker),
+            tree: given(Right::Add, &self.tree),
+            control: given(Right::Delete, &self.control),
+            epochs,
+        })
+    }
+
+    /// Gives a keyring that names and cuts alike but seals with a data key of its own, for what
+    /// stays on this machine. Its other keys tell nothing that this one does not.
+    #[must_use]
+    pub fn for_this_machine(&self, data_key: [u8; 32]) -> Self {
+        let data_key = Key::new(data_key);
+        Self {
+            domain: self.domain,
+            rights: Rights::ALL,
+            label: self.label.clone(),
+            id: self.id.clone(),
+            chunker: self.chunker.clone(),
+            tree: self.tree.clone(),
+            control: derive("local control key", data_key.as_ref()),
+            epochs: vec![(0, data_key)],
+        }
+    }
+
+    /// Gives what the keyring allows.
+    #[must_use]
+    pub const fn rights(&self) -> Rights {
+        self.rights
     }
 
     /// Gives the domain.
@@ -117,6 +184,7 @@ impl Keyring {
     #[must_use]
     pub fn is_same_domain(&self, other: &Self) -> bool {
         self.domain == other.domain
+            && self.rights == other.rights
             && self.id == other.id
             && self.chunker == other.chunker
             && self.tree == other.tree
@@ -124,30 +192,23 @@ impl Keyring {
             && self.epochs == other.epochs
     }
 
-    pub(crate) fn epoch(&self) -> u32 {
+    /// Gives the number of the newest epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
         self.epochs.last().map_or(0, |(number, _)| *number)
     }
 
-    /// Gives the root key of an object, or `None` for an unknown epoch.
-    pub(crate) fn root_key(&self, kind: ObjectKind, epoch: u32) -> Option<Key> {
-        let data_key = || {
-            self.epochs
-                .iter()
-                .find(|(number, _)| *number == epoch)
-                .map(|(_, key)| key)
-        };
-        match kind {
-            ObjectKind::DataPack | ObjectKind::MetadataPack => data_key().cloned(),
-            ObjectKind::Snapshot => Some(derive("snapshot key", data_key()?.as_ref())),
-            ObjectKind::IndexSegment => Some(derive("index key", self.id.as_ref())),
-            ObjectKind::Condemned => Some(derive("condemn key", self.control.as_ref())),
-            ObjectKind::Pin => Some(derive("pin key", self.control.as_ref())),
-        }
+    /// Gives the key of an epoch: a data key, or a public one without the right to read.
+    pub(crate) fn epoch_key(&self, epoch: u32) -> Option<&Key> {
+        let mut epochs = self.epochs.iter();
+        epochs
+            .find(|(number, _)| *number == epoch)
+            .map(|(_, key)| key)
     }
 
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(512 + 36 * self.epochs.len()));
-        out.extend_from_slice(&[KEYRING_VERSION, RIGHTS_ALL]);
+        out.extend_from_slice(&[KEYRING_VERSION, self.rights.number()]);
         out.extend_from_slice(self.domain.as_bytes());
         put_varint(&mut out, self.label.len());
         out.extend_from_slice(self.label.as_bytes());
@@ -167,9 +228,7 @@ impl Keyring {
         if *version != KEYRING_VERSION {
             return Err(KeyringError::Version(*version));
         }
-        if *rights != RIGHTS_ALL {
-            return Err(KeyringError::Rights);
-        }
+        let rights = Rights::from_number(*rights).ok_or(KeyringError::Rights(*rights))?;
         let domain = DomainId::from_bytes(take(&mut rest)?);
         let label_bytes = take_varint(&mut rest, LABEL_BYTES_MAX)?;
         let (label, after) = rest
@@ -179,6 +238,7 @@ impl Keyring {
         rest = after;
         let mut keyring = Self {
             domain,
+            rights,
             label: label.to_owned(),
             id: Zeroizing::new(take(&mut rest)?),
             chunker: Zeroizing::new(take(&mut rest)?),
@@ -193,7 +253,11 @@ impl Keyring {
                 .push((number, Zeroizing::new(take(&mut rest)?)));
         }
         let ascending = keyring.epochs.is_sorted_by(|(a, _), (b, _)| a < b);
-        if keyring.epochs.is_empty() || !ascending || !rest.is_empty() {
+        if keyring.epochs.is_empty()
+            || !ascending
+            || keyring.epoch() > EPOCH_NUMBER_MAX
+            || !rest.is_empty()
+        {
             return Err(KeyringError::Shape);
         }
         Ok(keyring)
@@ -247,13 +311,15 @@ mod tests {
     fn keyrings_read_back_with_all_epochs() {
         let mut keyring = Keyring::first(&ScheduleKey::from_bytes([3; 32]), "web1 nightly");
         for number in 1..200 {
-            assert_eq!(keyring.add_epoch([7; 32]).unwrap(), number);
+            let key = ScheduleKey::from_bytes([7; 32]);
+            assert_eq!(keyring.add_epoch(&key).unwrap(), number);
         }
         let read = Keyring::decode(&keyring.encode()).unwrap();
         assert!(read.is_same_domain(&keyring));
         assert_eq!(read.label(), "web1 nightly");
         assert_eq!(read.epoch(), 199);
-        assert!(read.root_key(ObjectKind::Snapshot, 500).is_none());
+        assert!(read.epoch_key(199).is_some() && read.epoch_key(500).is_none());
+        assert!(read.epoch_key(198) != read.epoch_key(199));
     }
 
     #[test]
@@ -266,8 +332,36 @@ mod tests {
             KeyringError::Version(2)
         );
         bytes[0] = 1;
-        bytes[1] = 1;
-        assert_eq!(Keyring::decode(&bytes).unwrap_err(), KeyringError::Rights);
+        bytes[1] = 5;
+        assert_eq!(
+            Keyring::decode(&bytes).unwrap_err(),
+            KeyringError::Rights(5)
+        );
+    }
+
+    #[test]
+    fn fewer_rights_are_fewer_keys() {
+        let mut full = Keyring::first(&ScheduleKey::from_bytes([3; 32]), "web1");
+        full.add_epoch(&ScheduleKey::from_bytes([4; 32])).unwrap();
+        let add = full.with_rights(Rights::ADD).unwrap();
+        let add = Keyring::decode(&add.encode()).unwrap();
+        assert_eq!((add.rights(), add.epoch()), (Rights::ADD, 1));
+        assert_eq!(add.epochs.len(), 1);
+        assert!(add.epoch_key(1) != full.epoch_key(1));
+        assert_eq!(*add.control, [0; 32]);
+        assert_eq!(add.gear_table(), full.gear_table());
+        assert!(add.with_rights(Rights::ALL).is_err(), "none grow back");
+        let bytes = add.encode();
+        for key in full
+            .epochs
+            .iter()
+            .map(|(_, key)| key)
+            .chain([&full.control])
+        {
+            assert!(!bytes.windows(32).any(|window| window == key.as_slice()));
+        }
+        let read = full.with_rights(Rights::READ).unwrap();
+        assert_eq!((read.epochs.len(), *read.tree), (2, [0; 32]));
     }
 
     #[test]

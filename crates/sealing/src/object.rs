@@ -11,6 +11,9 @@ use thiserror::Error;
 
 use crate::derive::{Key, derive_pair, expand};
 use crate::keyring::Keyring;
+use crate::rights::Right;
+use crate::root::{Origin, SEALED_EPOCH, root_key, trailer_key};
+use crate::seal_key::own_public;
 
 /// Bytes of the header of every sealed object.
 pub const HEADER_BYTES: usize = 96;
@@ -23,6 +26,9 @@ const MAGIC: [u8; 8] = *b"BSTYOBJ1";
 const VERSION: u16 = 1;
 const SUITE_PARTS: u8 = 1;
 const SUITE_SINGLE: u8 = 2;
+const SUITE_SEALED_PARTS: u8 = 3;
+const SUITE_SEALED_SINGLE: u8 = 4;
+pub(crate) const COMMITMENT_BYTES: usize = 32;
 
 /// What a sealed object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,10 +49,12 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    const fn suite(self) -> u8 {
-        match self {
-            Self::DataPack | Self::MetadataPack | Self::IndexSegment => SUITE_PARTS,
-            Self::Snapshot | Self::Condemned | Self::Pin => SUITE_SINGLE,
+    const fn suite(self, epoch: u32) -> u8 {
+        match (self, epoch & SEALED_EPOCH != 0) {
+            (Self::DataPack | Self::MetadataPack | Self::IndexSegment, false) => SUITE_PARTS,
+            (Self::Snapshot | Self::Condemned | Self::Pin, false) => SUITE_SINGLE,
+            (Self::DataPack | Self::MetadataPack | Self::IndexSegment, true) => SUITE_SEALED_PARTS,
+            (Self::Snapshot | Self::Condemned | Self::Pin, true) => SUITE_SEALED_SINGLE,
         }
     }
 
@@ -67,6 +75,14 @@ pub enum ObjectError {
     /// A newer program wrote it.
     #[error("the object has format version {0}, this program knows version {VERSION}")]
     Version(u16),
+    /// It is sealed in a way that this program does not know.
+    #[error(
+        "the object is sealed by suite {0}, which this program does not know: a newer one wrote it"
+    )]
+    Suite(u8),
+    /// The keyring does not allow it.
+    #[error("the key has no right to {0}")]
+    Right(Right),
     /// The keyring lacks the epoch that sealed it.
     #[error("the object was sealed in epoch {0}, which this key does not hold")]
     Epoch(u32),
@@ -81,52 +97,78 @@ pub enum ObjectError {
 /// Seals and opens the parts of one object.
 pub struct ObjectCipher {
     header: [u8; HEADER_BYTES],
-    key: Key,
+    /// None for who may not read it and did not write it.
+    key: Option<Key>,
+    /// Key and commitment of the trailer, where it has its own.
+    trailer: Option<Box<(Key, [u8; COMMITMENT_BYTES])>>,
 }
 
 impl ObjectCipher {
-    /// Begins a new object. The salt is 32 unpredictable bytes, used for no other content.
+    /// Begins a new object. The salt is 32 unpredictable bytes, used for no other content; of who
+    /// may not read, they are a secret of the object, and the salt that is stored is another one.
     ///
     /// # Errors
     ///
-    /// `ObjectError::Epoch` when the keyring holds no data key.
+    /// `ObjectError::Right` when the keyring does not allow it.
     pub fn create(
         keyring: &Keyring,
         kind: ObjectKind,
         salt: &[u8; 32],
     ) -> Result<Self, ObjectError> {
-        let epoch = if kind.has_epoch() { keyring.epoch() } else { 0 };
-        Self::recall(keyring, kind, epoch, salt)
+        if !kind.has_epoch() {
+            return Self::recall(keyring, kind, 0, salt);
+        }
+        if keyring.rights().has(Right::Read) {
+            return Self::recall(keyring, kind, keyring.epoch(), salt);
+        }
+        let epoch = keyring.epoch() | SEALED_EPOCH;
+        Self::new(keyring, (kind, epoch), &Origin::New(salt))
     }
 
     /// Takes up an object of which epoch and salt are known, without reading its header.
     ///
     /// # Errors
     ///
-    /// `ObjectError::Epoch` when the keyring lacks the epoch.
+    /// `ObjectError::Epoch` when the keyring lacks the epoch, or `ObjectError::Right`.
     pub fn recall(
         keyring: &Keyring,
         kind: ObjectKind,
         epoch: u32,
         salt: &[u8; 32],
     ) -> Result<Self, ObjectError> {
+        Self::new(keyring, (kind, epoch), &Origin::Stored(salt))
+    }
+
+    fn new(
+        keyring: &Keyring,
+        (kind, epoch): (ObjectKind, u32),
+        origin: &Origin<'_>,
+    ) -> Result<Self, ObjectError> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
-        header.extend_from_slice(&[kind.suite(), kind as u8]);
+        header.extend_from_slice(&[kind.suite(epoch), kind as u8]);
         header.extend_from_slice(&epoch.to_le_bytes());
         header.extend_from_slice(keyring.domain().as_bytes());
-        let root = keyring
-            .root_key(kind, epoch)
-            .ok_or(ObjectError::Epoch(epoch))?;
-        let (key, commitment) = derive_pair("object seal", &[root.as_ref(), &header, salt]);
-        header.extend_from_slice(salt);
+        let root = root_key(keyring, (kind, epoch), origin)?;
+        let salt = match origin {
+            Origin::New(random) => own_public(random),
+            Origin::Stored(salt) => **salt,
+        };
+        let (key, commitment) = derive_pair("object seal", &[root.as_ref(), &header, &salt]);
+        let trailer = trailer_key(keyring, epoch, &[&header, &salt]);
+        header.extend_from_slice(&salt);
         header.extend_from_slice(&commitment);
         let header = header.try_into().map_err(|_| ObjectError::Header)?;
-        Ok(Self { header, key })
+        Ok(Self {
+            header,
+            key: Some(key),
+            trailer,
+        })
     }
 
-    /// Takes up a stored object by its header.
+    /// Takes up a stored object by its header. Who may not read gets no more than the trailer of
+    /// a pack that was sealed without the right to read.
     ///
     /// # Errors
     ///
@@ -137,15 +179,24 @@ impl ObjectCipher {
         header: &[u8; HEADER_BYTES],
     ) -> Result<Self, ObjectError> {
         let fields = Fields::parse(header)?;
-        let own = fields.suite == kind.suite()
+        let own = fields.suite == kind.suite(fields.epoch)
             && fields.kind == kind as u8
             && fields.domain == keyring.domain();
         if !own {
             return Err(ObjectError::Header);
         }
-        let root = keyring
-            .root_key(kind, fields.epoch)
-            .ok_or(ObjectError::Epoch(fields.epoch))?;
+        let trailer = trailer_key(keyring, fields.epoch, &[fields.fixed, fields.salt]);
+        let origin = Origin::Stored(fields.salt);
+        let root = match root_key(keyring, (kind, fields.epoch), &origin) {
+            Err(ObjectError::Right(_)) if trailer.is_some() => {
+                return Ok(Self {
+                    header: *header,
+                    key: None,
+                    trailer,
+                });
+            }
+            other => other?,
+        };
         let (key, commitment) =
             derive_pair("object seal", &[root.as_ref(), fields.fixed, fields.salt]);
         if !bool::from(commitment.ct_eq(fields.commitment)) {
@@ -153,7 +204,8 @@ impl ObjectCipher {
         }
         Ok(Self {
             header: *header,
-            key,
+            key: Some(key),
+            trailer,
         })
     }
 
@@ -172,32 +224,77 @@ impl ObjectCipher {
         Fields::parse(&self.header).map(|fields| (fields.epoch, *fields.salt))
     }
 
-    /// Seals part `number` in place; it grows by [`PART_OVERHEAD_BYTES`].
+    /// Seals part `number` in place; it grows by [`PART_OVERHEAD_BYTES`], a trailer with a key of
+    /// its own by its commitment, too.
     ///
     /// # Errors
     ///
-    /// `ObjectError::Damaged` when the part is longer than the cipher allows (256 GiB).
+    /// `ObjectError::Damaged` when the part is longer than the cipher allows (256 GiB), or
+    /// `ObjectError::Right`.
     pub fn seal_part(&self, number: u32, part: &mut Vec<u8>) -> Result<(), ObjectError> {
-        ChaCha20Poly1305::new((&*self.key).into())
+        let (key, commitment) = self.part_key(number)?;
+        ChaCha20Poly1305::new((&**key).into())
             .encrypt_in_place(&part_nonce(number), &self.header, part)
-            .map_err(|_| ObjectError::Damaged)
+            .map_err(|_| ObjectError::Damaged)?;
+        part.splice(..0, commitment.iter().copied());
+        Ok(())
     }
 
-    /// Opens part `number` in place; it shrinks by [`PART_OVERHEAD_BYTES`].
+    /// Opens part `number` in place; it shrinks by what [`Self::seal_part`] added.
     ///
     /// # Errors
     ///
     /// `ObjectError::Damaged`: a bit of it, or its number, is not what was sealed.
+    /// `ObjectError::Right` when the keyring may not read it, `ObjectError::Commitment`.
     pub fn open_part(&self, number: u32, part: &mut Vec<u8>) -> Result<(), ObjectError> {
-        ChaCha20Poly1305::new((&*self.key).into())
+        let (key, commitment) = self.part_key(number)?;
+        if !commitment.is_empty() {
+            let stored = part.get(..COMMITMENT_BYTES).ok_or(ObjectError::Damaged)?;
+            if !bool::from(stored.ct_eq(commitment)) {
+                return Err(ObjectError::Commitment);
+            }
+            part.drain(..COMMITMENT_BYTES);
+        }
+        ChaCha20Poly1305::new((&**key).into())
             .decrypt_in_place(&part_nonce(number), &self.header, part)
             .map_err(|_| ObjectError::Damaged)
     }
 
+    fn part_key(&self, number: u32) -> Result<(&Key, &[u8]), ObjectError> {
+        match &self.trailer {
+            Some(own) if number == TRAILER_PART => Ok((&own.0, &own.1)),
+            _ => Ok((self.key()?, &[])),
+        }
+    }
+
+    fn key(&self) -> Result<&Key, ObjectError> {
+        self.key.as_ref().ok_or(ObjectError::Right(Right::Read))
+    }
+
     /// Fills `out` with bytes that look like sealed ones.
     pub fn fill(&self, out: &mut [u8]) {
-        expand("filler", self.key.as_ref(), out);
+        if let Some(key) = &self.key {
+            expand("filler", key.as_ref(), out);
+        }
     }
+}
+
+/// Gives the number of the epoch that sealed a stored object, and whether its writer could read
+/// it.
+///
+/// # Errors
+///
+/// `ObjectError` when it does not begin as a sealed object does.
+pub fn sealed_by(stored: &[u8]) -> Result<(u32, bool), ObjectError> {
+    let header = stored.first_chunk().ok_or(ObjectError::TooShort)?;
+    let epoch = Fields::parse(header)?.epoch;
+    Ok((epoch & !SEALED_EPOCH, epoch & SEALED_EPOCH == 0))
+}
+
+/// Gives the number of the epoch in what [`ObjectCipher::origin`] gave.
+#[must_use]
+pub const fn epoch_number(epoch: u32) -> u32 {
+    epoch & !SEALED_EPOCH
 }
 
 impl fmt::Debug for ObjectCipher {
@@ -219,8 +316,9 @@ pub fn seal_single(
 ) -> Result<Vec<u8>, ObjectError> {
     let object = ObjectCipher::create(keyring, kind, salt)?;
     let mut sealed = plaintext.to_vec();
-    XChaCha20Poly1305::new((&*object.key).into())
-        .encrypt_in_place(&single_nonce(salt), &object.header, &mut sealed)
+    let (_, salt) = object.origin()?;
+    XChaCha20Poly1305::new((&**object.key()?).into())
+        .encrypt_in_place(&single_nonce(&salt), &object.header, &mut sealed)
         .map_err(|_| ObjectError::Damaged)?;
     let mut out = object.header.to_vec();
     out.append(&mut sealed);
@@ -240,7 +338,7 @@ pub fn open_single(
     let (header, sealed) = stored.split_first_chunk().ok_or(ObjectError::TooShort)?;
     let object = ObjectCipher::open(keyring, kind, header)?;
     let mut plaintext = sealed.to_vec();
-    XChaCha20Poly1305::new((&*object.key).into())
+    XChaCha20Poly1305::new((&**object.key()?).into())
         .decrypt_in_place(
             &single_nonce(Fields::parse(header)?.salt),
             header,
@@ -289,6 +387,9 @@ impl<'a> Fields<'a> {
             return Err(ObjectError::Version(version));
         }
         let [suite, kind] = *take(&mut rest)?;
+        if !(SUITE_PARTS..=SUITE_SEALED_SINGLE).contains(&suite) {
+            return Err(ObjectError::Suite(suite));
+        }
         Ok(Self {
             fixed,
             suite,
@@ -304,6 +405,7 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rights::Rights;
     use crate::schedule_key::ScheduleKey;
 
     fn keyring(byte: u8) -> Keyring {
@@ -352,14 +454,14 @@ mod tests {
     #[test]
     fn another_key_is_told_from_damage() {
         let mut other = keyring(1);
-        other.add_epoch([9; 32]).unwrap();
+        other.add_epoch(&ScheduleKey::from_bytes([9; 32])).unwrap();
         let sealed = seal_single(&other, ObjectKind::Snapshot, &[5; 32], b"x").unwrap();
         assert_eq!(
             open_single(&keyring(1), ObjectKind::Snapshot, &sealed),
             Err(ObjectError::Epoch(1))
         );
         let mut third = keyring(1);
-        third.add_epoch([8; 32]).unwrap();
+        third.add_epoch(&ScheduleKey::from_bytes([8; 32])).unwrap();
         assert_eq!(
             open_single(&third, ObjectKind::Snapshot, &sealed),
             Err(ObjectError::Commitment)
@@ -368,5 +470,77 @@ mod tests {
             open_single(&keyring(2), ObjectKind::Snapshot, &sealed),
             Err(ObjectError::Header)
         );
+    }
+
+    #[test]
+    fn who_may_only_add_seals_what_only_others_open() {
+        let full = keyring(1);
+        let add = full.with_rights(Rights::ADD).unwrap();
+        let kind = ObjectKind::Snapshot;
+        let sealed = seal_single(&add, kind, &[5; 32], b"hello").unwrap();
+        assert_eq!(open_single(&full, kind, &sealed).unwrap(), b"hello");
+        assert_eq!(sealed_by(&sealed), Ok((0, false)));
+        let no_right = Err(ObjectError::Right(Right::Read));
+        assert_eq!(open_single(&add, kind, &sealed), no_right);
+        let older = seal_single(&full, kind, &[6; 32], b"older").unwrap();
+        assert_eq!(open_single(&add, kind, &older), no_right);
+        assert_eq!(
+            open_single(&add, ObjectKind::Pin, &older),
+            Err(ObjectError::Header)
+        );
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 0x80;
+            assert!(open_single(&full, kind, &damaged).is_err(), "{at}");
+        }
+        let stranger = keyring(2).with_rights(Rights::ADD).unwrap();
+        let foreign = seal_single(&stranger, kind, &[5; 32], b"hello").unwrap();
+        assert_eq!(open_single(&full, kind, &foreign), Err(ObjectError::Header));
+    }
+
+    #[test]
+    fn who_may_only_add_reads_trailers_and_no_frame() {
+        let full = keyring(1);
+        let add = full.with_rights(Rights::ADD).unwrap();
+        let kind = ObjectKind::DataPack;
+        let object = ObjectCipher::create(&add, kind, &[6; 32]).unwrap();
+        let (mut frame, mut trailer) = (b"frame".to_vec(), b"trailer".to_vec());
+        object.seal_part(0, &mut frame).unwrap();
+        object.seal_part(TRAILER_PART, &mut trailer).unwrap();
+        let own = ObjectCipher::open(&add, kind, object.header()).unwrap();
+        let mut opened = trailer.clone();
+        own.open_part(TRAILER_PART, &mut opened).unwrap();
+        assert_eq!(opened, b"trailer");
+        assert_eq!(
+            own.open_part(0, &mut frame.clone()),
+            Err(ObjectError::Right(Right::Read))
+        );
+        let (epoch, salt) = object.origin().unwrap();
+        assert!(ObjectCipher::recall(&add, kind, epoch, &salt).is_err());
+        let reader = ObjectCipher::recall(&full, kind, epoch, &salt).unwrap();
+        assert_eq!(reader.header(), object.header());
+        for (number, part, text) in [
+            (0, &frame, &b"frame"[..]),
+            (TRAILER_PART, &trailer, b"trailer"),
+        ] {
+            let mut opened = part.clone();
+            reader.open_part(number, &mut opened).unwrap();
+            assert_eq!(opened, text);
+            let mut damaged = part.clone();
+            damaged[1] ^= 1;
+            assert!(reader.open_part(number, &mut damaged).is_err());
+        }
+        let older = ObjectCipher::create(&full, kind, &[6; 32]).unwrap();
+        let refused = ObjectCipher::open(&add, kind, older.header()).unwrap_err();
+        assert_eq!(refused, ObjectError::Right(Right::Read));
+    }
+
+    #[test]
+    fn a_newer_suite_says_so() {
+        let keyring = keyring(1);
+        let mut sealed = seal_single(&keyring, ObjectKind::Snapshot, &[5; 32], b"x").unwrap();
+        sealed[10] = 9;
+        let refused = open_single(&keyring, ObjectKind::Snapshot, &sealed);
+        assert_eq!(refused, Err(ObjectError::Suite(9)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use data_encoding::BASE32_NOPAD_NOCASE;
+use data_encoding::{BASE32_NOPAD_NOCASE, HEXLOWER};
 use model::{DomainId, Secret};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -19,10 +19,23 @@ const TEXT_BYTES_MAX: usize = 256;
 pub struct ScheduleKey(Key);
 
 /// The name of the slot that a schedule key opens; the same in every domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotName([u8; 16]);
 
 impl SlotName {
+    /// Takes 16 unpredictable bytes, for a slot that no schedule key opens.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads 32 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Gives the raw bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -55,6 +68,18 @@ impl ScheduleKey {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
+    }
+
+    /// Gives the key that everybody knows, for backups that are not encrypted.
+    #[must_use]
+    pub fn published() -> Self {
+        Self(derive("published key", &[]))
+    }
+
+    /// True for [`Self::published`].
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        *self == Self::published()
     }
 
     /// Gives the text form, for people to keep.
@@ -121,6 +146,13 @@ impl ScheduleKey {
         SlotName(first_half(&self.derive("slot name")))
     }
 
+    /// Gives the data key of the epoch that this key begins under a number.
+    pub(crate) fn epoch_key(&self, number: u32) -> Key {
+        let mut material = Zeroizing::new(self.0.to_vec());
+        material.extend_from_slice(&number.to_le_bytes());
+        derive("epoch data key", &material)
+    }
+
     pub(crate) fn derive(&self, purpose: &str) -> Key {
         derive(purpose, self.0.as_ref())
     }
@@ -159,6 +191,17 @@ mod tests {
             text.reveal()[5..].to_uppercase().replace('-', " ")
         );
         assert!(ScheduleKey::parse(&typed).unwrap() == key);
+    }
+
+    #[test]
+    fn the_published_key_is_frozen() {
+        let key = ScheduleKey::published();
+        assert!(key.is_published() && !ScheduleKey::from_bytes([7; 32]).is_published());
+        insta::assert_snapshot!(key.to_text().reveal(), @"bsk1-py7y4pl4-hlcaqrsa-mtjigmer-lxgifh2w-52vazj6l-i57bqukw-gvbg6qml");
+        assert_eq!(
+            SlotName::parse(&key.slot_name().to_string()),
+            Some(key.slot_name())
+        );
     }
 
     #[test]

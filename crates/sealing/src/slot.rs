@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::derive::{Key, derive_pair};
 use crate::keyring::{Keyring, KeyringError};
+use crate::rights::Rights;
 use crate::schedule_key::ScheduleKey;
 
 /// The longest slot.
@@ -63,11 +64,14 @@ pub enum SlotError {
     /// It is not a slot, or has parameters outside the bounds.
     #[error("the key slot is damaged")]
     Shape,
+    /// It is opened by something that this program does not know.
+    #[error("the key slot is of kind {0}, which this program does not know: a newer one wrote it")]
+    Kind(u8),
     /// A newer program wrote it.
     #[error("the key slot has version {0}, this program knows version {VERSION}")]
     Version(u16),
     /// It is sealed for another key or password.
-    #[error("the key slot is sealed for another key")]
+    #[error("the key slot is sealed for another key or password")]
     WrongKey,
     /// The sealed keyring is damaged.
     #[error("the keyring in the key slot is damaged")]
@@ -87,7 +91,7 @@ pub fn seal_slot_for_key(
     key: &ScheduleKey,
     nonce: &[u8; 24],
 ) -> Result<Vec<u8>, SlotError> {
-    let head = head(KIND_KEY, &[0; 3], &[0; 16]);
+    let head = head((KIND_KEY, keyring.rights()), &[0; 3], &[0; 16]);
     seal(keyring, head, &key.derive("slot key"), nonce)
 }
 
@@ -105,20 +109,20 @@ pub fn seal_slot_for_password(
     let (salt, nonce) = random;
     let slot_key = stretch(password, cost, salt)?;
     let head = head(
-        KIND_PASSWORD,
+        (KIND_PASSWORD, keyring.rights()),
         &[cost.memory_kib, cost.passes, cost.lanes],
         salt,
     );
     seal(keyring, head, &slot_key, nonce)
 }
 
-/// Tells what opens a slot.
+/// Tells what opens a slot, and what it allows; only opening it proves either.
 ///
 /// # Errors
 ///
 /// `SlotError::Shape` or `SlotError::Version`.
-pub fn slot_lock(slot: &[u8]) -> Result<SlotLock, SlotError> {
-    Parsed::new(slot).map(|parsed| parsed.lock)
+pub fn slot_lock(slot: &[u8]) -> Result<(SlotLock, Rights), SlotError> {
+    Parsed::new(slot).map(|parsed| (parsed.lock, parsed.rights))
 }
 
 /// Opens a slot with a schedule key.
@@ -160,11 +164,16 @@ fn stretch(password: &Secret, cost: PasswordCost, salt: &[u8; 16]) -> Result<Key
     Ok(key)
 }
 
-fn head(kind: u8, cost: &[u32; 3], salt: &[u8; 16]) -> Vec<u8> {
+fn head((kind, rights): (u8, Rights), cost: &[u32; 3], salt: &[u8; 16]) -> Vec<u8> {
+    let told = if rights == Rights::ALL {
+        0
+    } else {
+        rights.number()
+    };
     let mut out = Vec::with_capacity(HEAD_BYTES);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&[kind, 0]);
+    out.extend_from_slice(&[kind, told]);
     for number in cost {
         out.extend_from_slice(&number.to_le_bytes());
     }
@@ -195,6 +204,7 @@ fn seal(
 struct Parsed<'a> {
     head: &'a [u8],
     lock: SlotLock,
+    rights: Rights,
     cost: PasswordCost,
     salt: &'a [u8; 16],
     nonce: &'a [u8; 24],
@@ -221,11 +231,18 @@ impl<'a> Parsed<'a> {
         if version != VERSION {
             return Err(SlotError::Version(version));
         }
-        let lock = match take(&mut rest)? {
-            [KIND_KEY, 0] => SlotLock::Key,
-            [KIND_PASSWORD, 0] => SlotLock::Password,
-            _ => return Err(SlotError::Shape),
+        let [kind, told] = *take(&mut rest)?;
+        let lock = match kind {
+            KIND_KEY => SlotLock::Key,
+            KIND_PASSWORD => SlotLock::Password,
+            kind => return Err(SlotError::Kind(kind)),
         };
+        let told = if told == 0 {
+            Rights::ALL.number()
+        } else {
+            told
+        };
+        let rights = Rights::from_number(told).ok_or(SlotError::Shape)?;
         let mut number = || take(&mut rest).map(|n| u32::from_le_bytes(*n));
         let cost = PasswordCost {
             memory_kib: number()?,
@@ -235,6 +252,7 @@ impl<'a> Parsed<'a> {
         Ok(Self {
             head,
             lock,
+            rights,
             cost,
             salt: take(&mut rest)?,
             nonce: take(&mut rest)?,
@@ -296,7 +314,7 @@ mod tests {
         };
         let right = Secret::new("correct horse".into());
         let slot = seal_slot_for_password(&keyring, &right, cost, &([1; 16], [2; 24])).unwrap();
-        assert_eq!(slot_lock(&slot), Ok(SlotLock::Password));
+        assert_eq!(slot_lock(&slot), Ok((SlotLock::Password, Rights::ALL)));
         assert!(open_slot_with_password(&slot, &right).is_ok());
         let wrong = Secret::new("battery".into());
         assert_eq!(
