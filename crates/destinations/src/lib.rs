@@ -6,6 +6,8 @@
 mod local;
 mod retry;
 mod s3;
+mod scratch;
 
 pub use local::LocalStore;
 pub use s3::{S3Options, S3Store};
+pub use scratch::LocalScratch;

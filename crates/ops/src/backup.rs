@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use destinations::LocalStore;
+use destinations::{LocalScratch, LocalStore};
 use edge::{Clock, Entropy, Event, FileTime, Monitor, TreePath};
 use model::{
     ByteCount, Copy, CopyState, DestinationName, Failure, RunCounts, RunId, RunState, ScheduleName,
@@ -231,12 +231,15 @@ pub(crate) fn open_replica(
     Ok(with_cache(domain, plan.cache, &destination.name))
 }
 
-/// Gives the domain a cache of its own below `cache`; without one it only reads more.
+/// Gives the domain a cache of its own below `cache`, and room for scratch files there; without
+/// them it only reads more and takes more memory.
 pub(crate) fn with_cache(domain: Domain, cache: &Path, name: &DestinationName) -> Domain {
     let directory = cache.join(domain.id().to_string()).join(name.as_str());
     let made = std::fs::create_dir_all(&directory).is_ok();
     match LocalStore::open(&directory) {
-        Ok(store) if made => domain.with_cache(Arc::new(store)),
+        Ok(store) if made => domain
+            .with_cache(Arc::new(store))
+            .with_scratch(Arc::new(LocalScratch::new(&directory))),
         _ => domain,
     }
 }

@@ -8,7 +8,7 @@ use repository::{Domain, ScheduleKey, Snapshot, SnapshotStatus, View, chain};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::{RunDestination, with_cache};
-use crate::place::{StorePlace, open_place};
+use crate::place::{StorePlace, open_place, scratch};
 
 /// One snapshot at one destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl OpenError {
 ///
 /// `OpenError`; [`OpenError::exit`] gives the exit code.
 pub fn open_domain(place: &StorePlace, key: &ScheduleKey) -> Result<Domain, OpenError> {
-    Ok(Domain::open(open_place(place)?, key)?)
+    Ok(Domain::open(open_place(place)?, key)?.with_scratch(scratch()))
 }
 
 /// Lists one directory of a snapshot, in order.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use destinations::{LocalStore, S3Options, S3Store};
-use edge::{ObjectStore, StoreError};
+use destinations::{LocalScratch, LocalStore, S3Options, S3Store};
+use edge::{ObjectStore, Scratch, StoreError};
 use model::Secret;
 use settings::Place;
 use thiserror::Error;
@@ -123,6 +123,16 @@ pub fn open_place(place: &StorePlace) -> Result<Arc<dyn ObjectStore>, PlaceError
         StorePlace::Local(path) => Arc::new(LocalStore::open(path)?),
         StorePlace::S3(options) => Arc::new(S3Store::open(options)?),
     })
+}
+
+/// Where large temporary files belong, which `/tmp` may keep in memory (file-hierarchy(7)).
+const LARGE_TEMPORARY_FILES: &str = "/var/tmp";
+
+/// Gives the room for scratch files of a program that has no directory of its own.
+pub(crate) fn scratch() -> Arc<dyn Scratch> {
+    let named = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let directory = named.unwrap_or_else(|| PathBuf::from(LARGE_TEMPORARY_FILES));
+    Arc::new(LocalScratch::new(&directory))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::layout::ObjectHash;
 use crate::snapshot::NewSnapshot;
 use ahead::Ahead;
 use copy::Copy;
-pub(crate) use copy::{list_packs, read_pack, read_trailer, write_segment};
+pub(crate) use copy::{list_packs, read_pack, read_trailer};
 use parent::Parent;
 use pipeline::Pipeline;
 use publish::Publication;

@@ -1,10 +1,9 @@
 //! A domain at one place: opening it, reading its objects, its snapshots and its index.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use edge::{Entropy, ObjectName, ObjectStore, StoreError, StoreFault};
+use edge::{Entropy, ObjectName, ObjectStore, Scratch, StoreError, StoreFault};
 use model::{DomainId, SnapshotId};
 use sealing::{
     Keyring, ObjectKind, SLOT_BYTES_MAX, ScheduleKey, SlotError, open_single, open_slot_with_key,
@@ -12,11 +11,8 @@ use sealing::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::container::{Tail, open_tail};
 use crate::error::RepositoryError;
-use crate::index::{Index, PackInfo, Record};
 use crate::layout::{self, CONFIG_BYTES_MAX, ObjectHash};
-use crate::segment::{Fences, SEGMENT_BYTES_MAX, SegmentError, decode_fences, open_blocks};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot};
 
 const FORMAT: &str = "backstay-repository";
@@ -28,14 +24,12 @@ pub(crate) struct Config {
     version: u64,
 }
 
-/// Packs, and records whose ordinals count within them.
-type SegmentContent = (Vec<PackInfo>, Vec<Record>);
-
 /// One domain of the repository at one place.
 #[derive(Clone)]
 pub struct Domain {
     store: Arc<dyn ObjectStore>,
     cache: Option<Arc<dyn ObjectStore>>,
+    scratch: Option<Arc<dyn Scratch>>,
     keyring: Keyring,
 }
 
@@ -69,6 +63,7 @@ impl Domain {
         Ok(Self {
             store,
             cache: None,
+            scratch: None,
             keyring,
         })
     }
@@ -102,6 +97,7 @@ impl Domain {
         let domain = Self {
             store,
             cache: None,
+            scratch: None,
             keyring,
         };
         domain.add_key(key, entropy)?;
@@ -140,6 +136,16 @@ impl Domain {
     pub fn with_cache(self, cache: Arc<dyn ObjectStore>) -> Self {
         Self {
             cache: Some(cache),
+            ..self
+        }
+    }
+
+    /// Keeps what of a large index memory should not hold in scratch files. Without them it is all
+    /// in memory: 32 bytes for each chunk.
+    #[must_use]
+    pub fn with_scratch(self, scratch: Arc<dyn Scratch>) -> Self {
+        Self {
+            scratch: Some(scratch),
             ..self
         }
     }
@@ -224,57 +230,6 @@ impl Domain {
         Snapshot::decode(hash, &plaintext).map_err(|error| wrong(Box::new(error)))
     }
 
-    /// Reads all index segments that are not replaced. Damaged ones are left out and noted.
-    pub(crate) fn load_index(&self) -> Result<Index, RepositoryError> {
-        // A segment that is gone between listing and reading was replaced: look again.
-        for _ in 0..3 {
-            match self.try_load_index() {
-                Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
-                other => return other,
-            }
-        }
-        self.try_load_index()
-    }
-
-    fn try_load_index(&self) -> Result<Index, RepositoryError> {
-        let mut replaced = BTreeSet::new();
-        let mut segments = Vec::new();
-        let mut index = Index::default();
-        for (hash, _) in self.list(ObjectKind::IndexSegment)? {
-            match self.read_segment(&hash) {
-                Ok((fences, content)) => {
-                    replaced.extend(fences.replaced);
-                    segments.push((hash, content));
-                }
-                Err(error @ RepositoryError::Damaged { .. }) => {
-                    index.damaged.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-            index.segments.push(hash);
-        }
-        for (hash, (packs, records)) in segments {
-            if !replaced.contains(&hash) {
-                index.add(packs, records);
-            }
-        }
-        index.sort();
-        Ok(index)
-    }
-
-    fn read_segment(&self, hash: &ObjectHash) -> Result<(Fences, SegmentContent), RepositoryError> {
-        let kind = ObjectKind::IndexSegment;
-        let whole = self.get(kind, hash, SEGMENT_BYTES_MAX)?;
-        let wrong = |error: SegmentError| self.damaged(kind, hash, error);
-        let tail = open_tail(&self.keyring, kind, &whole).map_err(|error| wrong(error.into()))?;
-        let Tail::Trailer { cipher, trailer } = tail else {
-            return Err(wrong(sealing::ObjectError::TooShort.into()));
-        };
-        let fences = decode_fences(&trailer).map_err(|error| wrong(error.into()))?;
-        let content = open_blocks(&cipher, &fences, &whole).map_err(wrong)?;
-        Ok((fences, content))
-    }
-
     /// Lists the objects of a kind with their sizes, sorted.
     pub(crate) fn list(&self, kind: ObjectKind) -> Result<Vec<(ObjectHash, u64)>, StoreError> {
         let mut found = Vec::new();
@@ -342,6 +297,10 @@ impl Domain {
 
     pub(crate) const fn cache(&self) -> Option<&Arc<dyn ObjectStore>> {
         self.cache.as_ref()
+    }
+
+    pub(crate) const fn scratch(&self) -> Option<&Arc<dyn Scratch>> {
+        self.scratch.as_ref()
     }
 
     pub(crate) const fn keyring(&self) -> &Keyring {

@@ -58,6 +58,9 @@ pub enum RepositoryError {
     /// Something could not be sealed.
     #[error("sealing an object")]
     Sealing(#[source] ObjectError),
+    /// The index does not fit into memory, and its scratch file cannot be used.
+    #[error("keeping the index in a scratch file on this machine")]
+    Scratch(#[source] std::io::Error),
     /// A thread of the run ended early, for lack of memory.
     #[error("memory ran out while storing; what was stored is kept for the next run")]
     Exhausted,
@@ -86,9 +89,11 @@ impl RepositoryError {
             Self::Cancelled => Exit::Interrupted,
             Self::Store(error) => store_exit(error),
             Self::Read(error) => error.exit(),
-            Self::Version { .. } | Self::NoSnapshot { .. } | Self::Sealing(_) | Self::Exhausted => {
-                Exit::Failed
-            }
+            Self::Version { .. }
+            | Self::NoSnapshot { .. }
+            | Self::Sealing(_)
+            | Self::Scratch(_)
+            | Self::Exhausted => Exit::Failed,
         }
     }
 }

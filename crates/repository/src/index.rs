@@ -1,30 +1,32 @@
-//! The index in memory: which chunk is where. 32 bytes for each chunk, sorted.
+//! The index of a domain as an operation holds it: which chunk is where. A million records are held
+//! in memory, more than that in a scratch file where there is one.
+
+mod filter;
+mod known;
+mod record;
+mod sorter;
+mod stored;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, OnceLock};
 
+use edge::Scratch;
 use sealing::{ChunkId, ObjectKind};
 
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
-use crate::pack::{Codec, FrameEntry};
+use crate::pack::Codec;
 
-/// Bytes of a chunk id that a record keeps.
-pub(crate) const PREFIX_BYTES: usize = 20;
+pub(crate) use known::KnownIds;
+pub(crate) use record::{PREFIX_BYTES, Prefix, RECORD_BYTES, Record, prefix_of, records_of};
+use sorter::Sorter;
+pub(crate) use stored::SMALL_RECORDS;
+use table::{Table, TableWriter};
 
-/// The first bytes of a chunk id.
-pub(crate) type Prefix = [u8; PREFIX_BYTES];
-
-/// Ids are evenly spread, so two bytes divide any index into small parts.
-const FENCE_COUNT: usize = 1 << 16;
-
-fn fence_of(prefix: &Prefix) -> usize {
-    let [high, low, ..] = *prefix;
-    usize::from(high) << 8 | usize::from(low)
-}
-
-pub(crate) fn prefix_of(id: &ChunkId) -> Prefix {
-    id.as_bytes().first_chunk().copied().unwrap_or_default()
-}
+/// Records that are held in memory though there is scratch room: 32 MiB.
+const IN_MEMORY_MAX: usize = 1 << 20;
 
 /// The lengths of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,72 +55,63 @@ impl PackInfo {
     }
 }
 
-/// Where one chunk is: pack ordinal, and frame, offset and length in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Record {
-    pub(crate) prefix: Prefix,
-    pub(crate) pack: u32,
-    place: u64,
-}
-
-impl Record {
-    /// Offset and length are below 2^24: a frame has at most 8 MiB.
-    pub(crate) fn new(prefix: Prefix, pack: u32, frame: u16, range: (u32, u32)) -> Self {
-        let (offset, length) = range;
-        let place = u64::from(frame) << 48 | u64::from(offset) << 24 | u64::from(length);
-        Self {
-            prefix,
-            pack,
-            place,
-        }
-    }
-
-    pub(crate) const fn frame(self) -> u16 {
-        (self.place >> 48) as u16
-    }
-
-    pub(crate) const fn offset(self) -> u32 {
-        (self.place >> 24 & 0xff_ffff) as u32
-    }
-
-    pub(crate) const fn length(self) -> u32 {
-        (self.place & 0xff_ffff) as u32
-    }
-}
-
-/// Gives the records of a pack with ordinal `pack`.
-pub(crate) fn records_of(pack: u32, frames: &[FrameEntry]) -> Vec<Record> {
-    let mut records = Vec::new();
-    for (number, frame) in (0_u16..).zip(frames) {
-        let mut offset = 0;
-        for chunk in &frame.chunks {
-            let range = (offset, chunk.length);
-            records.push(Record::new(prefix_of(&chunk.id), pack, number, range));
-            offset += chunk.length;
-        }
-    }
-    records
+/// A segment that an index was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentInfo {
+    pub(crate) hash: ObjectHash,
+    pub(crate) records: usize,
 }
 
 /// Which chunk is where in one repository.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Index {
     packs: Vec<PackInfo>,
     ordinals: BTreeMap<ObjectHash, u32>,
-    /// Sorted and without repetition once [`Index::sort`] was called.
-    records: Vec<Record>,
-    /// Where the records begin whose ids begin with two given bytes, and where the last end.
-    fences: Vec<u32>,
+    table: Table,
+    /// Records that cannot be found before [`Index::sort`].
+    added: Sorter,
+    has_added: bool,
+    in_memory_max: usize,
+    scratch: Option<Arc<dyn Scratch>>,
+    /// The first failure to read the scratch file. What was asked then was answered as if the
+    /// index did not know, which is safe for who asks, but not true.
+    failure: OnceLock<io::Error>,
     /// The segments that this index was read from.
-    pub(crate) segments: Vec<ObjectHash>,
+    pub(crate) segments: Vec<SegmentInfo>,
     /// The first segment that could not be used: what only it named is missing here.
     pub(crate) damaged: Option<RepositoryError>,
 }
 
+impl Default for Index {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Index {
-    /// Adds packs and their records; the ordinals in the records count within `packs`.
-    pub(crate) fn add(&mut self, packs: Vec<PackInfo>, records: Vec<Record>) {
-        let mut translated = Vec::with_capacity(packs.len());
+    /// Makes an empty index that may grow into scratch files.
+    pub(crate) fn new(scratch: Option<Arc<dyn Scratch>>) -> Self {
+        Self::with_limit(scratch, IN_MEMORY_MAX)
+    }
+
+    fn with_limit(scratch: Option<Arc<dyn Scratch>>, in_memory_max: usize) -> Self {
+        Self {
+            packs: Vec::new(),
+            ordinals: BTreeMap::new(),
+            table: Table::default(),
+            added: Sorter::new(scratch.clone(), in_memory_max),
+            has_added: false,
+            in_memory_max,
+            scratch,
+            failure: OnceLock::new(),
+            segments: Vec::new(),
+            damaged: None,
+        }
+    }
+
+    /// Adds packs; gives the ordinals that they have here.
+    pub(crate) fn add_packs(&mut self, packs: impl IntoIterator<Item = PackInfo>) -> Vec<u32> {
+        let mut translated = Vec::new();
         for pack in packs {
             let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
             let ordinal = *self.ordinals.entry(pack.hash).or_insert(next);
@@ -127,56 +120,121 @@ impl Index {
             }
             translated.push(ordinal);
         }
-        self.records
-            .extend(records.into_iter().filter_map(|record| {
-                let pack = *translated.get(usize::try_from(record.pack).ok()?)?;
-                Some(Record { pack, ..record })
-            }));
+        translated
+    }
+
+    /// Adds a record whose ordinal counts within `translated`. One of no pack is left out.
+    pub(crate) fn add_record(
+        &mut self,
+        translated: &[u32],
+        record: Record,
+    ) -> Result<(), RepositoryError> {
+        let known = usize::try_from(record.pack)
+            .ok()
+            .and_then(|pack| translated.get(pack));
+        let Some(pack) = known.copied() else {
+            return Ok(());
+        };
+        self.has_added = true;
+        self.added
+            .push(Record { pack, ..record })
+            .map_err(RepositoryError::Scratch)
+    }
+
+    /// Adds packs and their records; the ordinals in the records count within `packs`.
+    pub(crate) fn add(
+        &mut self,
+        packs: Vec<PackInfo>,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<(), RepositoryError> {
+        let translated = self.add_packs(packs);
+        records
+            .into_iter()
+            .try_for_each(|record| self.add_record(&translated, record))
+    }
+
+    /// Adds all of another index but the records that are not wanted.
+    pub(crate) fn add_from(
+        &mut self,
+        other: &Self,
+        is_wanted: &dyn Fn(&Record) -> bool,
+    ) -> Result<(), RepositoryError> {
+        let translated = self.add_packs(other.packs.iter().cloned());
+        other.each_record(&mut |_, record| {
+            if is_wanted(&record) {
+                self.add_record(&translated, record)?;
+            }
+            Ok(())
+        })
     }
 
     /// Makes added records findable. Of several records of a chunk the one of the lowest pack stays.
-    pub(crate) fn sort(&mut self) {
-        self.records.sort_unstable();
-        self.records.dedup_by_key(|record| record.prefix);
-        self.records.shrink_to_fit();
-        self.find_fences();
-    }
-
-    fn find_fences(&mut self) {
-        self.fences.clear();
-        self.fences.reserve_exact(FENCE_COUNT + 1);
-        let mut at = 0;
-        for fence in 0..=FENCE_COUNT {
-            let rest = self.records.get(at..).unwrap_or_default();
-            at += rest
-                .iter()
-                .take_while(|record| fence_of(&record.prefix) < fence)
-                .count();
-            self.fences.push(u32::try_from(at).unwrap_or(u32::MAX));
+    pub(crate) fn sort(&mut self) -> Result<(), RepositoryError> {
+        if !self.has_added {
+            return Ok(());
         }
+        let next = Sorter::new(self.scratch.clone(), self.in_memory_max);
+        let mut sorter = std::mem::replace(&mut self.added, next);
+        self.has_added = false;
+        let sorted = sorter
+            .push_table(std::mem::take(&mut self.table))
+            .and_then(|()| sorter.finish());
+        self.table = sorted.map_err(RepositoryError::Scratch)?;
+        Ok(())
     }
 
     pub(crate) fn find(&self, id: &ChunkId) -> Option<Record> {
-        self.position(id)
-            .and_then(|at| self.records.get(at))
-            .copied()
+        self.locate(id).map(|(_, record)| record)
     }
 
     /// Gives the number of a chunk's record: a dense number for bitmaps.
     pub(crate) fn position(&self, id: &ChunkId) -> Option<usize> {
-        let prefix = prefix_of(id);
-        let fence = fence_of(&prefix);
-        let from = usize::try_from(*self.fences.get(fence)?).ok()?;
-        let to = usize::try_from(*self.fences.get(fence + 1)?).ok()?;
-        let found = self
-            .records
-            .get(from..to)?
-            .binary_search_by(|record| record.prefix.cmp(&prefix));
-        found.ok().map(|at| from + at)
+        self.locate(id).map(|(position, _)| position)
     }
 
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {
-        self.position(id).is_some()
+        self.locate(id).is_some()
+    }
+
+    /// Gives a record with its number.
+    pub(crate) fn locate(&self, id: &ChunkId) -> Option<(usize, Record)> {
+        self.answer(self.table.find(&prefix_of(id)))
+    }
+
+    fn answer<T>(&self, result: io::Result<Option<T>>) -> Option<T> {
+        result.unwrap_or_else(|error| {
+            self.failure.get_or_init(|| error);
+            None
+        })
+    }
+
+    /// Gives the number of records.
+    pub(crate) const fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Gives each record with its number, in order.
+    ///
+    /// # Errors
+    ///
+    /// What `each` returns, and `Scratch`, also for an earlier question that was not answered.
+    pub(crate) fn each_record(
+        &self,
+        each: &mut dyn FnMut(usize, Record) -> Result<(), RepositoryError>,
+    ) -> Result<(), RepositoryError> {
+        self.verify()?;
+        for (number, record) in self.table.rows().enumerate() {
+            each(number, record.map_err(RepositoryError::Scratch)?)?;
+        }
+        Ok(())
+    }
+
+    /// Fails when a question was answered wrongly, because the scratch file could not be read.
+    pub(crate) fn verify(&self) -> Result<(), RepositoryError> {
+        self.failure.get().map_or(Ok(()), |error| {
+            let again = io::Error::new(error.kind(), error.to_string());
+            Err(RepositoryError::Scratch(again))
+        })
     }
 
     pub(crate) fn pack(&self, ordinal: u32) -> Option<&PackInfo> {
@@ -187,115 +245,76 @@ impl Index {
         &self.packs
     }
 
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.records
-    }
-
     pub(crate) fn has_pack(&self, hash: &ObjectHash) -> bool {
         self.ordinals.contains_key(hash)
     }
 
-    /// Takes packs out in place; `moved` hears of each record that stays its number before and now.
+    /// Takes packs out; `moved` hears of each record that stays its number before and now.
     pub(crate) fn remove_packs(
         &mut self,
-        gone: &[(ObjectHash, ObjectKind)],
+        gone: &dyn Fn(&PackInfo) -> bool,
         moved: &mut dyn FnMut(usize, usize),
-    ) {
-        let gone: BTreeSet<_> = gone.iter().map(|(hash, _)| *hash).collect();
+    ) -> Result<(), RepositoryError> {
         let mut translated = Vec::with_capacity(self.packs.len());
         let mut kept = 0_u32;
-        for pack in &self.packs {
-            let stays = !gone.contains(&pack.hash);
+        self.packs.retain(|pack| {
+            let stays = !gone(pack);
             translated.push(stays.then_some(kept));
             kept += u32::from(stays);
-        }
-        self.packs.retain(|pack| !gone.contains(&pack.hash));
+            stays
+        });
         self.ordinals = (0_u32..)
             .zip(&self.packs)
             .map(|(ordinal, pack)| (pack.hash, ordinal))
             .collect();
-        let (mut from, mut to) = (0, 0);
-        self.records.retain_mut(|record| {
-            let ordinal = usize::try_from(record.pack)
-                .ok()
-                .and_then(|pack| translated.get(pack).copied().flatten());
-            if let Some(ordinal) = ordinal {
-                record.pack = ordinal;
-                moved(from, to);
-                to += 1;
+        let mut to = 0;
+        let mut still = |from: usize, record: Record| {
+            let pack = usize::try_from(record.pack).ok()?;
+            let pack = (*translated.get(pack)?)?;
+            moved(from, to);
+            to += 1;
+            Some(Record { pack, ..record })
+        };
+        let kept = match std::mem::take(&mut self.table) {
+            Table::Memory(mut table) => {
+                let mut from = 0;
+                table.records.retain_mut(|record| {
+                    let stays = still(from, *record);
+                    from += 1;
+                    *record = stays.unwrap_or(*record);
+                    stays.is_some()
+                });
+                Ok(Table::Memory(table::MemoryTable::new(table.records)))
             }
-            from += 1;
-            ordinal.is_some()
-        });
-        self.find_fences();
+            file @ Table::File(_) => rewrite(self.scratch.as_deref(), &file, &mut still),
+        };
+        self.table = kept.map_err(RepositoryError::Scratch)?;
+        Ok(())
     }
 
-    /// Gives packs and records without some packs, for a segment that replaces all.
-    pub(crate) fn without(&self, gone: &dyn Fn(&PackInfo) -> bool) -> (Vec<PackInfo>, Vec<Record>) {
-        let mut kept = Vec::new();
-        let mut translated = Vec::with_capacity(self.packs.len());
-        for pack in &self.packs {
-            if gone(pack) {
-                translated.push(None);
-            } else {
-                translated.push(u32::try_from(kept.len()).ok());
-                kept.push(pack.clone());
-            }
-        }
-        let records = self.records.iter().filter_map(|record| {
-            let pack = (*translated.get(usize::try_from(record.pack).ok()?)?)?;
-            Some(Record { pack, ..*record })
-        });
-        (kept, records.collect())
+    /// Gives the packs among some, for [`Index::remove_packs`].
+    pub(crate) fn among(gone: &[(ObjectHash, ObjectKind)]) -> impl Fn(&PackInfo) -> bool + use<> {
+        let gone: BTreeSet<_> = gone.iter().map(|(hash, _)| *hash).collect();
+        move |pack| gone.contains(&pack.hash)
     }
+}
+
+/// Copies a table without the records of which `still` makes none.
+fn rewrite(
+    scratch: Option<&dyn Scratch>,
+    table: &Table,
+    still: &mut dyn FnMut(usize, Record) -> Option<Record>,
+) -> io::Result<Table> {
+    // Only with scratch room did the table become a file.
+    let scratch = scratch.ok_or(io::ErrorKind::Unsupported)?;
+    let mut writer = TableWriter::new(scratch, table.len())?;
+    for (number, record) in table.rows().enumerate() {
+        if let Some(record) = still(number, record?) {
+            writer.push(record)?;
+        }
+    }
+    writer.finish().map(Table::File)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pack(byte: u8) -> PackInfo {
-        PackInfo {
-            hash: ObjectHash::from_bytes([byte; 32]),
-            kind: ObjectKind::DataPack,
-            epoch: 0,
-            salt: [0; 32],
-            size: 1,
-            frames: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_record_takes_32_bytes_and_gives_back_its_fields() {
-        assert_eq!(size_of::<Record>(), 32);
-        let record = Record::new([1; 20], 7, 65_534, (0x80_0000, 0x7f_ffff));
-        assert_eq!(
-            (record.frame(), record.offset(), record.length()),
-            (65_534, 0x80_0000, 0x7f_ffff)
-        );
-    }
-
-    #[test]
-    fn chunks_are_found_across_segments_and_without_gone_packs() {
-        let id = |byte: u8| ChunkId::from_bytes([byte; 32]);
-        let record = |byte: u8, pack| Record::new([byte; 20], pack, 0, (0, 1));
-        let mut index = Index::default();
-        index.add(vec![pack(1), pack(2)], vec![record(10, 0), record(11, 1)]);
-        index.add(vec![pack(3), pack(2)], vec![record(10, 0), record(12, 1)]);
-        index.sort();
-        assert_eq!(index.find(&id(10)).unwrap().pack, 0);
-        assert_eq!(index.find(&id(12)).unwrap().pack, 1);
-        assert!(!index.contains(&id(13)));
-        let (packs, records) = index.without(&|p| p.hash == pack(1).hash);
-        assert_eq!(packs, [pack(2), pack(3)]);
-        assert_eq!(records, [record(11, 0), record(12, 0)]);
-        let mut moves = Vec::new();
-        let gone = [(pack(1).hash, ObjectKind::DataPack)];
-        index.remove_packs(&gone, &mut |from, to| moves.push((from, to)));
-        assert_eq!(index.packs(), packs);
-        assert_eq!(index.records(), records);
-        assert_eq!(moves, [(1, 0), (2, 1)]);
-        assert!(index.contains(&id(12)) && !index.contains(&id(10)));
-        assert!(!index.has_pack(&pack(1).hash));
-    }
-}
+mod tests;

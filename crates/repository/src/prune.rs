@@ -13,7 +13,7 @@ use model::{ByteCount, Instant, SnapshotId};
 use sealing::{ObjectKind, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
-use crate::backup::{list_packs, write_segment};
+use crate::backup::list_packs;
 use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::index::Index;
@@ -114,7 +114,7 @@ impl Domain {
         let mut bits = marker.into_bits();
         report.expired_snapshots = self.empty_trash(options.trash_secs, now)?;
         self.delete_condemned(&index, options, &mut report)?;
-        let usage = Usage::of(&index, &bits);
+        let usage = Usage::of(&index, &bits)?;
         let dead: Vec<_> = (0_usize..)
             .zip(index.packs())
             .filter(|(ordinal, _)| usage.chunks(*ordinal) == 0)
@@ -124,12 +124,12 @@ impl Domain {
         drop(usage);
         if !dead.is_empty() {
             self.condemn(&dead, options)?;
-            index.remove_packs(&dead, &mut |from, to| bits.follow(from, to));
+            index.remove_packs(&Index::among(&dead), &mut |from, to| bits.follow(from, to))?;
             self.replace_segments(&mut index, options)?;
             report.condemned_packs += dead.len() as u64;
             self.delete_at_once(&index, options, &mut report)?;
         }
-        let usage = Usage::of(&index, &bits);
+        let usage = Usage::of(&index, &bits)?;
         let waste = (0..index.packs().len()).map(|ordinal| usage.waste(ordinal));
         report.waste_bytes = ByteCount::new(waste.sum());
         if let Some(limits) = options.repack {
@@ -167,11 +167,11 @@ impl Domain {
         for snapshot in kept.into_iter().chain(trash) {
             marker.snapshot(&snapshot, monitor)?;
         }
-        let after = Usage::of(&index, marker.bits());
+        let after = Usage::of(&index, marker.bits())?;
         for snapshot in &going {
             marker.snapshot(snapshot, monitor)?;
         }
-        let before = Usage::of(&index, marker.bits());
+        let before = Usage::of(&index, marker.bits())?;
         let mut freed = Freed::default();
         for ordinal in 0..index.packs().len() {
             let more = after.waste(ordinal).saturating_sub(before.waste(ordinal));
@@ -218,9 +218,9 @@ impl Domain {
         for emptied in moved.emptied.chunks(CONDEMNED_COUNT_MAX) {
             self.condemn(emptied, options)?;
         }
-        index.remove_packs(&moved.emptied, &mut |_, _| {});
-        index.add(moved.packs, moved.records);
-        index.sort();
+        index.remove_packs(&Index::among(&moved.emptied), &mut |_, _| {})?;
+        index.add(moved.packs, moved.records)?;
+        index.sort()?;
         self.replace_segments(index, options)?;
         report.emptied_packs = moved.emptied.len() as u64;
         report.condemned_packs += report.emptied_packs;
@@ -275,15 +275,16 @@ impl Domain {
         Ok(self.store().put(&name, &sealed)?)
     }
 
-    /// Writes the index as one segment in place of all that it was read from.
+    /// Writes the index in place of all segments that it was read from.
     fn replace_segments(
         &self,
         index: &mut Index,
         options: &PruneOptions<'_>,
     ) -> Result<(), RepositoryError> {
-        let content = (index.packs(), index.records());
-        let (segment, _) = write_segment(self, content, &index.segments, options.entropy)?;
-        for hash in std::mem::replace(&mut index.segments, vec![segment]) {
+        let replaced = index.segment_hashes();
+        let written = self.write_index(index, &replaced, options.entropy)?;
+        index.segments = written.segments;
+        for hash in replaced {
             self.store()
                 .delete(&self.name(ObjectKind::IndexSegment, &hash))?;
         }

@@ -3,7 +3,8 @@
 use sealing::{Keyring, ObjectCipher, ObjectError, ObjectKind};
 
 use crate::container::{PartsWriter, Stored};
-use crate::index::{PREFIX_BYTES, PackInfo, Prefix, Record};
+use crate::error::RepositoryError;
+use crate::index::{Index, PREFIX_BYTES, PackInfo, Prefix, RECORD_BYTES, Record};
 use crate::layout::ObjectHash;
 use crate::pack::{FRAME_COUNT_MAX, put_shape, take_shape};
 use crate::wire::{FormatError, Put, Reader, Result};
@@ -13,7 +14,6 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 const VERSION: u8 = 1;
 const BLOCK_BYTES: usize = 64 * 1024;
-const RECORD_BYTES: usize = 32;
 const RECORDS_PER_BLOCK: usize = BLOCK_BYTES / RECORD_BYTES;
 /// A pack block may exceed its target by one pack with very many frames.
 const SEALED_BYTES_MAX: u32 = 2 * 1024 * 1024;
@@ -36,59 +36,100 @@ pub(crate) struct Fences {
     records: Vec<Block>,
 }
 
-/// Seals a segment. The records are sorted and their ordinals count within `packs`.
-pub(crate) fn seal_segment(
-    keyring: &Keyring,
-    salt: &[u8; 32],
-    (packs, records): (&[PackInfo], &[Record]),
-    replaced: &[ObjectHash],
-) -> std::result::Result<Stored, ObjectError> {
-    let mut parts = PartsWriter::new(keyring, ObjectKind::IndexSegment, salt)?;
-    let mut fences = Fences {
-        replaced: replaced.to_vec(),
-        ..Fences::default()
-    };
-    let mut seal = |block: Vec<u8>, rows, first| {
-        let sealed = u32::try_from(parts.push(block)?).map_err(|_| ObjectError::Damaged)?;
-        Ok(Block {
-            sealed,
-            rows,
-            first,
-        })
-    };
-    let mut block = Vec::new();
-    let mut rows = 0;
-    for pack in packs {
-        let row = encode_pack(pack);
-        if rows > 0 && block.len() + row.len() > BLOCK_BYTES {
-            fences
-                .packs
-                .push(seal(std::mem::take(&mut block), rows, None)?);
-            rows = 0;
-        }
-        block.extend_from_slice(&row);
-        rows += 1;
-    }
-    if rows > 0 {
-        fences.packs.push(seal(block, rows, None)?);
-    }
-    for records in records.chunks(RECORDS_PER_BLOCK) {
-        let block = records.iter().flat_map(encode_record).collect();
-        let first = records.first().map(|record| record.prefix);
-        fences.records.push(seal(block, records.len(), first)?);
-    }
-    parts.finish(encode_fences(&fences))
+/// Builds a segment: packs first, then records in order of their ids.
+pub(crate) struct SegmentWriter {
+    parts: PartsWriter,
+    fences: Fences,
+    block: Vec<u8>,
+    rows: usize,
+    first: Option<Prefix>,
 }
 
-/// Opens the blocks of a whole segment whose trailer was opened before.
+impl SegmentWriter {
+    /// Begins a segment of these packs. The ordinals of its records count within them.
+    pub(crate) fn new(
+        keyring: &Keyring,
+        salt: &[u8; 32],
+        packs: &[PackInfo],
+    ) -> std::result::Result<Self, ObjectError> {
+        let mut writer = Self {
+            parts: PartsWriter::new(keyring, ObjectKind::IndexSegment, salt)?,
+            fences: Fences::default(),
+            block: Vec::with_capacity(BLOCK_BYTES),
+            rows: 0,
+            first: None,
+        };
+        for pack in packs {
+            let row = encode_pack(pack);
+            if writer.block.len() + row.len() > BLOCK_BYTES {
+                writer.close_block()?;
+            }
+            writer.block.extend_from_slice(&row);
+            writer.rows += 1;
+        }
+        writer.close_block()?;
+        Ok(writer)
+    }
+
+    /// Adds a record, not lower than those before.
+    pub(crate) fn push(&mut self, record: &Record) -> std::result::Result<(), ObjectError> {
+        self.first.get_or_insert(record.prefix);
+        encode_record(record, &mut self.block);
+        self.rows += 1;
+        if self.rows == RECORDS_PER_BLOCK {
+            self.close_block()?;
+        }
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> std::result::Result<(), ObjectError> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        let next = Vec::with_capacity(BLOCK_BYTES);
+        let sealed = self.parts.push(std::mem::replace(&mut self.block, next))?;
+        let first = self.first.take();
+        let blocks = match first {
+            Some(_) => &mut self.fences.records,
+            None => &mut self.fences.packs,
+        };
+        blocks.push(Block {
+            sealed: u32::try_from(sealed).map_err(|_| ObjectError::Damaged)?,
+            rows: std::mem::take(&mut self.rows),
+            first,
+        });
+        Ok(())
+    }
+
+    /// Gives the sealed segment, which replaces others.
+    pub(crate) fn finish(
+        mut self,
+        replaced: &[ObjectHash],
+    ) -> std::result::Result<Stored, ObjectError> {
+        self.close_block()?;
+        self.fences.replaced = replaced.to_vec();
+        self.parts.finish(encode_fences(&self.fences))
+    }
+}
+
+impl Fences {
+    /// Gives the number of records.
+    pub(crate) fn record_count(&self) -> usize {
+        self.records.iter().map(|block| block.rows).sum()
+    }
+}
+
+/// Opens the blocks of a whole segment, whose trailer was opened before, and gives its packs and
+/// then its records to an index.
 pub(crate) fn open_blocks(
     cipher: &ObjectCipher,
     fences: &Fences,
     whole: &[u8],
-) -> std::result::Result<(Vec<PackInfo>, Vec<Record>), SegmentError> {
+    into: &mut Index,
+) -> std::result::Result<(), SegmentError> {
     let mut reader = Reader::new(whole);
     reader.slice(sealing::HEADER_BYTES)?;
-    let (mut packs, mut records) = (Vec::new(), Vec::new());
+    let mut translated = Vec::new();
     for (number, block) in (0_u32..).zip(fences.packs.iter().chain(&fences.records)) {
         let sealed = usize::try_from(block.sealed).unwrap_or(usize::MAX);
         let mut plain = reader.slice(sealed)?.to_vec();
@@ -96,14 +137,14 @@ pub(crate) fn open_blocks(
         let mut rows = Reader::new(&plain);
         for _ in 0..block.rows {
             if block.first.is_some() {
-                records.push(decode_record(&mut rows)?);
+                into.add_record(&translated, decode_record(&mut rows)?)?;
             } else {
-                packs.push(decode_pack(&mut rows)?);
+                translated.append(&mut into.add_packs([decode_pack(&mut rows)?]));
             }
         }
         rows.finish()?;
     }
-    Ok((packs, records))
+    Ok(())
 }
 
 /// Says why a segment does not open.
@@ -113,6 +154,9 @@ pub(crate) enum SegmentError {
     Sealed(#[from] ObjectError),
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// Not the segment is at fault.
+    #[error(transparent)]
+    Index(#[from] RepositoryError),
 }
 
 fn encode_pack(pack: &PackInfo) -> Vec<u8> {
@@ -152,8 +196,7 @@ pub(crate) fn decode_pack(reader: &mut Reader<'_>) -> Result<PackInfo> {
     })
 }
 
-fn encode_record(record: &Record) -> Vec<u8> {
-    let mut out = Vec::with_capacity(RECORD_BYTES);
+fn encode_record(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.prefix);
     out.extend_from_slice(&record.pack.to_le_bytes());
     out.extend_from_slice(&record.frame().to_le_bytes());
@@ -161,7 +204,6 @@ fn encode_record(record: &Record) -> Vec<u8> {
         let [a, b, c, _] = number.to_le_bytes();
         out.extend_from_slice(&[a, b, c]);
     }
-    out
 }
 
 pub(crate) fn decode_record(reader: &mut Reader<'_>) -> Result<Record> {
@@ -263,7 +305,11 @@ mod tests {
             .collect();
         records.sort_unstable();
         let replaced = [ObjectHash::of(b"old")];
-        let stored = seal_segment(&keyring, &[5; 32], (&packs, &records), &replaced).unwrap();
+        let mut writer = SegmentWriter::new(&keyring, &[5; 32], &packs).unwrap();
+        for record in &records {
+            writer.push(record).unwrap();
+        }
+        let stored = writer.finish(&replaced).unwrap();
         let Tail::Trailer { cipher, trailer } =
             open_tail(&keyring, ObjectKind::IndexSegment, &stored.bytes).unwrap()
         else {
@@ -272,10 +318,19 @@ mod tests {
         let fences = decode_fences(&trailer).unwrap();
         assert_eq!(fences.replaced, replaced);
         assert!(fences.packs.len() > 1 && fences.records.len() == 3);
-        assert_eq!(
-            open_blocks(&cipher, &fences, &stored.bytes).unwrap(),
-            (packs, records)
-        );
+        assert_eq!(fences.record_count(), 5000);
+        let mut index = Index::default();
+        open_blocks(&cipher, &fences, &stored.bytes, &mut index).unwrap();
+        index.sort().unwrap();
+        assert_eq!(index.packs(), packs);
+        let mut read = Vec::new();
+        index
+            .each_record(&mut |_, record| {
+                read.push(record);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(read, records);
     }
 
     proptest! {

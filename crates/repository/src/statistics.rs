@@ -139,7 +139,7 @@ impl View {
             stored_bytes: self.stored_bytes()?,
             ..Statistics::default()
         };
-        marks.count(&list.snapshots, &mut statistics);
+        marks.count(&list.snapshots, &mut statistics)?;
         if let Some(newest) = list.snapshots.last() {
             for part in &mut statistics.parts {
                 let path = below.child(&part.name).unwrap_or_else(|_| below.clone());

@@ -32,10 +32,10 @@ impl View {
                 if !index.has_pack(&hash)
                     && let Some((pack, records)) = read_pack(&domain, kind, hash, size)?
                 {
-                    index.add(vec![pack], records);
+                    index.add(vec![pack], records)?;
                 }
             }
-            index.sort();
+            index.sort()?;
         }
         Ok(Self { domain, index })
     }

@@ -12,10 +12,9 @@ use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::{RepositoryError, chain};
-use crate::index::{Index, PackInfo, Prefix, Record, prefix_of, records_of};
+use crate::index::{Index, PackInfo, Prefix, Record, SegmentInfo, prefix_of, records_of};
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer};
-use crate::segment::seal_segment;
 
 /// One replica of the run.
 pub(super) struct Copy {
@@ -71,11 +70,17 @@ impl Copy {
         let Some(lost) = self.index.find(id) else {
             return;
         };
-        let shares_frame =
-            |record: &&Record| (record.pack, record.frame()) == (lost.pack, lost.frame());
-        let records = self.index.records().iter().filter(shares_frame);
-        self.bad_chunks()
-            .extend(records.map(|record| record.prefix));
+        let mut bad = self.bad_chunks();
+        let found = self.index.each_record(&mut |_, record| {
+            if (record.pack, record.frame()) == (lost.pack, lost.frame()) {
+                bad.insert(record.prefix);
+            }
+            Ok(())
+        });
+        if found.is_err() {
+            bad.insert(lost.prefix);
+        }
+        drop(bad);
         self.has_bad.store(true, Ordering::Release);
     }
 
@@ -98,20 +103,20 @@ impl Copy {
         Ok(())
     }
 
-    /// Stores an index segment here, then deletes those that it replaces.
-    pub(super) fn put_segment(
+    /// Stores an index here, then deletes the segments that it replaces.
+    pub(super) fn put_index(
         &self,
-        content: (&[PackInfo], &[Record]),
+        index: &Index,
         replaced: &[ObjectHash],
         entropy: &dyn Entropy,
-    ) -> Result<ObjectHash, RepositoryError> {
+    ) -> Result<Vec<SegmentInfo>, RepositoryError> {
+        let written = self.domain.write_index(index, replaced, entropy)?;
+        self.stored_bytes.fetch_add(written.bytes, Ordering::AcqRel);
         let kind = ObjectKind::IndexSegment;
-        let segment = write_segment(&self.domain, content, replaced, entropy)?;
-        self.stored_bytes.fetch_add(segment.1, Ordering::AcqRel);
         for hash in replaced {
             self.domain.store().delete(&self.domain.name(kind, hash))?;
         }
-        Ok(segment.0)
+        Ok(written.segments)
     }
 
     /// Reads the index, corrects it by what is really stored, and takes up packs that a cut run
@@ -123,36 +128,28 @@ impl Copy {
         let lost = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)) != Some(&pack.size);
         let is_damaged = self.index.damaged.is_some();
         let must_rewrite = is_damaged || self.index.packs().iter().any(lost);
-        let mut adopted = Index::default();
+        let mut adopted = Index::new(self.domain.scratch().cloned());
         for ((hash, kind), size) in &stored {
             if !self.index.has_pack(hash)
                 && !condemned.contains(hash)
                 && let Some((info, records)) = read_pack(&self.domain, *kind, *hash, *size)?
             {
-                adopted.add(vec![info], records);
+                adopted.add(vec![info], records)?;
             }
         }
-        adopted.sort();
-        if !must_rewrite && adopted.packs().is_empty() {
-            return Ok(());
-        }
-        let (packs, records) = adopted.without(&|_| false);
+        adopted.sort()?;
         if must_rewrite {
-            let mut index = Index::default();
-            let (kept_packs, kept_records) = self.index.without(&lost);
-            index.add(kept_packs, kept_records);
-            index.add(packs, records);
-            index.sort();
-            let replaced = std::mem::take(&mut self.index.segments);
-            let segment =
-                self.put_segment((index.packs(), index.records()), &replaced, options.entropy)?;
-            index.segments.push(segment);
-            self.index = index;
-        } else {
-            let segment = self.put_segment((&packs, &records), &[], options.entropy)?;
-            self.index.add(packs, records);
-            self.index.sort();
-            self.index.segments.push(segment);
+            self.index.remove_packs(&lost, &mut |_, _| {})?;
+            self.index.add_from(&adopted, &|_| true)?;
+            self.index.sort()?;
+            let replaced = self.index.segment_hashes();
+            self.index.segments = self.put_index(&self.index, &replaced, options.entropy)?;
+            self.index.damaged = None;
+        } else if !adopted.packs().is_empty() {
+            let mut segments = self.put_index(&adopted, &[], options.entropy)?;
+            self.index.add_from(&adopted, &|_| true)?;
+            self.index.sort()?;
+            self.index.segments.append(&mut segments);
         }
         Ok(())
     }
@@ -191,25 +188,6 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
         copies.push(copy);
     }
     copies
-}
-
-/// Seals and stores an index segment; gives its hash and length.
-pub(crate) fn write_segment(
-    domain: &Domain,
-    content: (&[PackInfo], &[Record]),
-    replaced: &[ObjectHash],
-    entropy: &dyn Entropy,
-) -> Result<(ObjectHash, u64), RepositoryError> {
-    let kind = ObjectKind::IndexSegment;
-    let mut salt = [0; 32];
-    entropy.fill(&mut salt);
-    let stored = seal_segment(domain.keyring(), &salt, content, replaced)
-        .map_err(RepositoryError::Sealing)?;
-    domain
-        .store()
-        .put(&domain.name(kind, &stored.hash), &stored.bytes)?;
-    domain.keep_in_cache(kind, &stored.hash, &stored.bytes);
-    Ok((stored.hash, stored.bytes.len() as u64))
 }
 
 /// Lists all packs with their sizes.
@@ -285,7 +263,11 @@ pub(super) fn trim_caches(copies: &[Copy], new: &BTreeSet<ObjectHash>) {
             new.contains(hash) || copies.iter().any(|copy| copy.index.has_pack(hash))
         });
         copy.domain.trim_cache(ObjectKind::IndexSegment, &|hash| {
-            new.contains(hash) || copies.iter().any(|copy| copy.index.segments.contains(hash))
+            let is_it = |segment: &SegmentInfo| segment.hash == *hash;
+            new.contains(hash)
+                || copies
+                    .iter()
+                    .any(|copy| copy.index.segments.iter().any(is_it))
         });
     }
 }

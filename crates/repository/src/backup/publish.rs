@@ -11,12 +11,12 @@ use super::copy::{Copy, trim_caches};
 use super::pipeline::NewPack;
 use crate::domain::NameMismatch;
 use crate::error::RepositoryError;
-use crate::index::Index;
+use crate::index::{Index, SMALL_RECORDS, SegmentInfo};
 use crate::layout::ObjectHash;
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, id_of};
 
-/// A writer that finds this many segments merges them.
-const SEGMENT_COUNT_MAX: usize = 8;
+/// A writer that would leave more small segments than this merges them.
+const SMALL_SEGMENT_COUNT_MAX: usize = 8;
 
 /// What is to be published.
 pub(super) struct Publication<'a> {
@@ -42,12 +42,10 @@ impl Publication<'_> {
         });
         let mut kept: BTreeSet<_> = self.packs.iter().map(|pack| pack.info.hash).collect();
         for (copy, published) in copies.iter_mut().zip(segments) {
-            if let Some(Published::Merged(hash)) = published {
-                copy.index.segments.clear();
-                kept.insert(hash);
-            } else if let Some(Published::Added(hash)) = published {
-                kept.insert(hash);
-            }
+            let Some(published) = published else { continue };
+            let is_there = |segment: &SegmentInfo| !published.replaced.contains(&segment.hash);
+            copy.index.segments.retain(is_there);
+            kept.extend(published.written);
         }
         trim_caches(&copies, &kept);
         copies
@@ -77,6 +75,42 @@ impl Publication<'_> {
         }
     }
 
+    /// Writes the index of what is new; with it what is small when that became many, and all when
+    /// some of it is wrong.
+    fn publish_index(&self, copy: &Copy, new: Index) -> Result<Published, RepositoryError> {
+        let old = &copy.index;
+        let has_bad = !copy.bad_chunks().is_empty();
+        let is_small = |segment: &&SegmentInfo| segment.records < SMALL_RECORDS;
+        let small = || old.segments.iter().filter(is_small);
+        let mut replaced = Vec::new();
+        let mut index = Index::new(copy.domain.scratch().cloned());
+        if has_bad || small().count() == old.segments.len() {
+            if has_bad || old.segments.len() + 1 > SMALL_SEGMENT_COUNT_MAX {
+                // New places first: readers must not find the old place of what was stored again.
+                index.add_from(&new, &|_| true)?;
+                let bad = copy.bad_chunks();
+                index.add_from(old, &|record| !bad.contains(&record.prefix))?;
+                replaced = old.segment_hashes();
+            }
+        } else if small().count() + 1 > SMALL_SEGMENT_COUNT_MAX {
+            index.add_from(&new, &|_| true)?;
+            replaced = small().map(|segment| segment.hash).collect();
+            copy.domain.read_segments(&replaced, &mut index)?;
+        }
+        if replaced.is_empty() && !has_bad {
+            index = new;
+        }
+        index.sort()?;
+        if replaced.is_empty() && index.packs().is_empty() {
+            return Ok(Published::default());
+        }
+        let written = copy.put_index(&index, &replaced, self.entropy)?;
+        Ok(Published {
+            written: written.iter().map(|segment| segment.hash).collect(),
+            replaced,
+        })
+    }
+
     fn try_publish_at(&self, copy: &Copy) -> Result<Published, RepositoryError> {
         let packs = || {
             let here = |pack: &&NewPack| pack.replicas & copy.bit != 0;
@@ -85,28 +119,12 @@ impl Publication<'_> {
         for pack in packs() {
             verify_pack(copy, pack)?;
         }
-        let mut index = Index::default();
+        let mut new = Index::new(copy.domain.scratch().cloned());
         for pack in packs() {
-            index.add(vec![pack.info.clone()], pack.records.clone());
+            new.add(vec![pack.info.clone()], pack.records.iter().copied())?;
         }
-        let mut published = Published::Nothing;
-        let has_bad = !copy.bad_chunks().is_empty();
-        if has_bad || copy.index.segments.len() + 1 > SEGMENT_COUNT_MAX {
-            let (all_packs, mut all_records) = copy.index.without(&|_| false);
-            // Where these chunks were stored again, readers must not find the old place.
-            let bad = copy.bad_chunks();
-            all_records.retain(|record| !bad.contains(&record.prefix));
-            drop(bad);
-            index.add(all_packs, all_records);
-            index.sort();
-            let content = (index.packs(), index.records());
-            let hash = copy.put_segment(content, &copy.index.segments, self.entropy)?;
-            published = Published::Merged(hash);
-        } else if !index.packs().is_empty() {
-            index.sort();
-            let content = (index.packs(), index.records());
-            published = Published::Added(copy.put_segment(content, &[], self.entropy)?);
-        }
+        new.sort()?;
+        let published = self.publish_index(copy, new)?;
         if let Some((hash, bytes)) = self.snapshot {
             let kind = ObjectKind::Snapshot;
             copy.put(kind, hash, bytes)?;
@@ -120,10 +138,11 @@ impl Publication<'_> {
     }
 }
 
-enum Published {
-    Nothing,
-    Added(ObjectHash),
-    Merged(ObjectHash),
+/// How the segments of a replica changed.
+#[derive(Default)]
+struct Published {
+    written: Vec<ObjectHash>,
+    replaced: Vec<ObjectHash>,
 }
 
 /// Makes sure that a pack is there in its whole length and ends as it was sealed.

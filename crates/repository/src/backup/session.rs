@@ -1,7 +1,7 @@
 //! The walk of a run: decides for each entry whether it must be read, cuts and names what is
 //! read, and hands on what some replica lacks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use edge::{Entry, EntryKind, Event, Opener, SourceError, SourceItem};
 use model::{ByteCount, ErrorClass, Failure, escape};
@@ -15,7 +15,7 @@ use super::{BackupCounts, BackupOptions};
 use crate::chunker::{Chunker, Class};
 use crate::content::{Bytes, ChunkRef, Content, DEPTH_MAX, LIST_MAX, Node, encode_list};
 use crate::error::{RepositoryError, chain};
-use crate::index::{Prefix, prefix_of};
+use crate::index::{KnownIds, prefix_of};
 use crate::pack::{ChunkEntry, DATA_FRAME_BYTES, METADATA_FRAME_BYTES};
 use crate::snapshot::SnapshotFailure;
 use crate::tree::{TreeBuilder, TreeRoot, check_node};
@@ -51,7 +51,7 @@ struct Storing<'scope, 'env> {
     pipeline: Pipeline<'scope>,
     frames: BTreeMap<(ObjectKind, u32), FrameJob>,
     /// Chunks of this run that every live replica has or is being sent.
-    stored: HashSet<Prefix>,
+    stored: KnownIds,
 }
 
 /// One walk.
@@ -76,6 +76,8 @@ impl<'scope, 'env> Session<'scope, 'env> {
         pipeline: Pipeline<'scope>,
         parent: Option<Parent<'env>>,
     ) -> Self {
+        let scratch = copies.first().and_then(|copy| copy.domain.scratch());
+        let scratch = scratch.cloned();
         Self {
             options,
             storing: Storing {
@@ -84,7 +86,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 chunker: Chunker::new(keyring.gear_table()),
                 pipeline,
                 frames: BTreeMap::new(),
-                stored: HashSet::new(),
+                stored: KnownIds::new(scratch),
             },
             parent,
             tree: TreeBuilder::new(keyring.tree_hasher()),
@@ -257,7 +259,9 @@ impl Storing<'_, '_> {
 
     fn all_hold_chunk(&self, id: &ChunkId) -> bool {
         let mut live = self.copies.iter().filter(|copy| copy.is_live());
-        live.all(|copy| copy.contains(id)) || self.stored.contains(&prefix_of(id))
+        // Without an answer it is read again, and stored again.
+        let is_stored = || self.stored.contains(&prefix_of(id)).unwrap_or(false);
+        live.all(|copy| copy.contains(id)) || is_stored()
     }
 
     /// Names a chunk and stores it where it is lacking.
@@ -268,7 +272,8 @@ impl Storing<'_, '_> {
         let live = self.copies.iter().filter(|copy| copy.is_live());
         let lacking = live.filter(|copy| !copy.contains(&id));
         let replicas = lacking.fold(0, |set, copy| set | copy.bit);
-        if replicas == 0 || !self.stored.insert(prefix_of(&id)) {
+        // Without an answer it is stored once more, which hurts nothing but space.
+        if replicas == 0 || !self.stored.insert(prefix_of(&id)).unwrap_or(true) {
             return Ok(chunk);
         }
         let (object, frame_bytes) = match kind {

@@ -47,7 +47,7 @@ impl View {
             reader: ChunkReader::new(&self.domain, &self.index),
             pattern,
             monitor,
-            seen: Bits::new(self.index.records().len()),
+            seen: Bits::new(self.index.len()),
             pages: 0,
             told: (snapshots.len() > 1).then(HashSet::new),
         };

@@ -1,6 +1,7 @@
 //! Looking at packs, on several threads: are they there, whole, and what their names say?
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
@@ -22,6 +23,9 @@ const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Packs that are looked at at the same time, at most.
 const WORKERS_MAX: usize = 8;
 
+/// Records that are held in memory at once: 32 MiB.
+const RECORDS_AT_ONCE: usize = 1 << 20;
+
 /// What was found out about one pack.
 #[derive(Default)]
 pub(super) struct Found {
@@ -40,28 +44,76 @@ pub(super) fn look_at_all(
     each: &mut dyn FnMut(&PackInfo, Found),
 ) -> Result<(), RepositoryError> {
     let stored = list_packs(&view.domain)?;
-    // Sorted by pack, so that each pack finds its own.
-    let mut records = view.index.records().to_vec();
-    records.sort_unstable_by_key(|record| record.pack);
+    for part in parts(view)? {
+        let mut records = Vec::new();
+        view.index.each_record(&mut |_, record| {
+            if part.contains(&ordinal(record.pack)) {
+                records.push(record);
+            }
+            Ok(())
+        })?;
+        // Sorted by pack, so that each pack finds its own.
+        records.sort_unstable_by_key(|record| record.pack);
+        let look = |number: usize, pack: &PackInfo| {
+            let from = records.partition_point(|record| ordinal(record.pack) < number);
+            let to = records.partition_point(|record| ordinal(record.pack) <= number);
+            let own = records.get(from..to).unwrap_or_default();
+            let size = stored.get(&(pack.hash, pack.kind)).copied();
+            look_at(&view.domain, pack, own, (size, depth))
+        };
+        look_at_part(view, part, &look, monitor, each)?;
+    }
+    Ok(())
+}
+
+fn ordinal(pack: u32) -> usize {
+    usize::try_from(pack).unwrap_or(usize::MAX)
+}
+
+/// Divides the packs into parts of which memory can hold all records.
+fn parts(view: &View) -> Result<Vec<Range<usize>>, RepositoryError> {
     let packs = view.index.packs();
-    let look = |number: usize, pack: &PackInfo| {
-        let ordinal = u32::try_from(number).unwrap_or(u32::MAX);
-        let from = records.partition_point(|record| record.pack < ordinal);
-        let to = records.partition_point(|record| record.pack <= ordinal);
-        let own = records.get(from..to).unwrap_or_default();
-        let size = stored.get(&(pack.hash, pack.kind)).copied();
-        look_at(&view.domain, pack, own, (size, depth))
-    };
-    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut counts = vec![0_usize; packs.len()];
+    view.index.each_record(&mut |_, record| {
+        if let Some(count) = counts.get_mut(ordinal(record.pack)) {
+            *count += 1;
+        }
+        Ok(())
+    })?;
+    let mut parts = Vec::new();
+    let (mut from, mut records) = (0, 0);
+    for (number, count) in counts.into_iter().enumerate() {
+        if records + count > RECORDS_AT_ONCE && number > from {
+            parts.push(from..number);
+            (from, records) = (number, 0);
+        }
+        records += count;
+    }
+    parts.push(from..packs.len());
+    Ok(parts)
+}
+
+/// Looks at one pack, given by its ordinal.
+type Look<'a> = dyn Fn(usize, &PackInfo) -> Result<Found, RepositoryError> + Sync + 'a;
+
+fn look_at_part(
+    view: &View,
+    part: Range<usize>,
+    look: &Look<'_>,
+    monitor: &dyn Monitor,
+    each: &mut dyn FnMut(&PackInfo, Found),
+) -> Result<(), RepositoryError> {
+    let packs = view.index.packs();
+    let (next, is_over) = (AtomicUsize::new(part.start), AtomicBool::new(false));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let (sender, found) = sync_channel(WORKERS_MAX);
         for _ in 0..cores.clamp(2, WORKERS_MAX) {
-            let (sender, next, is_over, look) = (sender.clone(), &next, &is_over, &look);
+            let (sender, next, is_over) = (sender.clone(), &next, &is_over);
             scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(pack) = packs.get(number) else {
+                    let Some(pack) = packs.get(..part.end).and_then(|part| part.get(number)) else {
                         return;
                     };
                     if sender.send((number, look(number, pack))).is_err() {
@@ -72,7 +124,8 @@ pub(super) fn look_at_all(
         }
         drop(sender);
         let mut early = BTreeMap::new();
-        let mut rest = packs.iter().enumerate().peekable();
+        let mut rest = part.clone().zip(packs.get(part).unwrap_or_default());
+        let mut waiting = rest.next();
         for (number, result) in found {
             if monitor.is_cancelled() {
                 is_over.store(true, Ordering::Relaxed);
@@ -80,11 +133,11 @@ pub(super) fn look_at_all(
             }
             let result = result.inspect_err(|_| is_over.store(true, Ordering::Relaxed))?;
             early.insert(number, result);
-            while let Some((number, pack)) = rest.peek()
-                && let Some(found) = early.remove(number)
+            while let Some((number, pack)) = waiting
+                && let Some(found) = early.remove(&number)
             {
                 each(pack, found);
-                rest.next();
+                waiting = rest.next();
             }
         }
         Ok(())

@@ -54,7 +54,7 @@ impl<'a> Marker<'a> {
     pub(super) fn new(domain: &'a Domain, index: &'a Index) -> Self {
         Self {
             index,
-            bits: Bits::new(index.records().len()),
+            bits: Bits::new(index.len()),
             reader: ChunkReader::new(domain, index),
         }
     }
@@ -146,7 +146,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    pub(super) fn of(index: &Index, bits: &Bits) -> Self {
+    pub(super) fn of(index: &Index, bits: &Bits) -> Result<Self, RepositoryError> {
         let mut first = Vec::with_capacity(index.packs().len());
         let mut frames = 0;
         for pack in index.packs() {
@@ -155,10 +155,10 @@ impl Usage {
         }
         let mut plain = vec![0_u32; frames];
         let mut packs = vec![(0_u32, 0_u64); index.packs().len()];
-        for (_, record) in (0_usize..)
-            .zip(index.records())
-            .filter(|(at, _)| bits.get(*at))
-        {
+        index.each_record(&mut |at, record| {
+            if !bits.get(at) {
+                return Ok(());
+            }
             let ordinal = usize::try_from(record.pack).unwrap_or(usize::MAX);
             if let Some((chunks, _)) = packs.get_mut(ordinal) {
                 *chunks += 1;
@@ -169,7 +169,8 @@ impl Usage {
             if let Some(live) = frame.and_then(|frame| plain.get_mut(frame)) {
                 *live += record.length();
             }
-        }
+            Ok(())
+        })?;
         for ((pack, from), (chunks, waste)) in index.packs().iter().zip(&first).zip(&mut packs) {
             *waste = if *chunks == 0 {
                 pack.size
@@ -177,7 +178,7 @@ impl Usage {
                 waste_of(pack, plain.get(*from..).unwrap_or_default())
             };
         }
-        Self { packs }
+        Ok(Self { packs })
     }
 
     /// Gives how many needed chunks a pack has.

@@ -236,12 +236,11 @@ impl Mover<'_> {
             for chunk in &frame.chunks {
                 let place = (ordinal, number, offset, chunk.length);
                 offset += chunk.length;
-                if let Some(position) = self.index.position(&chunk.id)
+                if let Some((position, at)) = self.index.locate(&chunk.id)
                     && bits.get(position)
-                    && let Some(at) = self.index.records().get(position)
                     && (at.pack, at.frame(), at.offset(), at.length()) == place
                 {
-                    needed.push((*chunk, *at));
+                    needed.push((*chunk, at));
                 }
             }
         }

@@ -7,7 +7,7 @@ use sealing::{ChunkId, ChunkKind};
 use super::{Amount, PartStatistics, SnapshotStatistics, Statistics, unknown};
 use crate::browse::Size;
 use crate::content::{Bytes, decode_list};
-use crate::error::ReadError;
+use crate::error::{ReadError, RepositoryError};
 use crate::index::Index;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
@@ -67,7 +67,7 @@ impl<'a> Marks<'a> {
         };
         Self {
             index,
-            marks: vec![mark; index.records().len()],
+            marks: vec![mark; index.len()],
             snapshot: 0,
             added: Vec::new(),
             parts: BTreeMap::new(),
@@ -109,7 +109,7 @@ impl<'a> Marks<'a> {
 
     /// Marks a chunk. False when that changes nothing: then all below it is marked alike.
     fn mark(&mut self, id: &ChunkId, part: Part) -> Result<bool, ReadError> {
-        let position = self.index.position(id).ok_or_else(|| unknown(*id))?;
+        let (position, record) = self.index.locate(id).ok_or_else(|| unknown(*id))?;
         let mark = self.marks.get_mut(position).ok_or_else(|| unknown(*id))?;
         let (was_snapshot, was_part) = (mark.snapshot, mark.part);
         if self.snapshot != TRASHED {
@@ -117,9 +117,8 @@ impl<'a> Marks<'a> {
         }
         if mark.snapshot == 0 {
             mark.snapshot = self.snapshot;
-            let record = self.index.records().get(position);
-            if let (Some(added), Some(record)) = (self.added.last_mut(), record) {
-                added.add(self.index, record);
+            if let Some(added) = self.added.last_mut() {
+                added.add(self.index, &record);
             }
         } else if mark.snapshot != self.snapshot {
             mark.snapshot = SEVERAL;
@@ -162,34 +161,42 @@ impl<'a> Marks<'a> {
     }
 
     /// Counts everything that was marked.
-    pub(super) fn count(self, snapshots: &[Snapshot], into: &mut Statistics) {
+    pub(super) fn count(
+        self,
+        snapshots: &[Snapshot],
+        into: &mut Statistics,
+    ) -> Result<(), RepositoryError> {
         let index = self.index;
         let mut unique = vec![Amount::default(); snapshots.len()];
         let mut parts = vec![Amount::default(); self.parts.len()];
-        for (record, mark) in index.records().iter().zip(&self.marks) {
+        index.each_record(&mut |number, record| {
+            let Some(mark) = self.marks.get(number) else {
+                return Ok(());
+            };
             if mark.snapshot == 0 {
-                into.unneeded.add(index, record);
-                continue;
+                into.unneeded.add(index, &record);
+                return Ok(());
             }
             if mark.snapshot == TRASHED {
-                into.trashed.add(index, record);
-                continue;
+                into.trashed.add(index, &record);
+                return Ok(());
             }
-            into.needed.add(index, record);
+            into.needed.add(index, &record);
             if let Some(amount) = slot(&mut unique, mark.snapshot) {
-                amount.add(index, record);
+                amount.add(index, &record);
             }
             match mark.part {
                 Part::NONE => {}
-                Part::SHARED => into.shared.add(index, record),
-                Part::ELSEWHERE => into.elsewhere.add(index, record),
+                Part::SHARED => into.shared.add(index, &record),
+                Part::ELSEWHERE => into.elsewhere.add(index, &record),
                 Part(number) => {
                     if let Some(amount) = slot(&mut parts, number) {
-                        amount.add(index, record);
+                        amount.add(index, &record);
                     }
                 }
             }
-        }
+            Ok(())
+        })?;
         for ((snapshot, added), unique) in snapshots.iter().zip(self.added).zip(unique) {
             let body = &snapshot.body;
             into.logical_bytes += body.bytes;
@@ -211,6 +218,7 @@ impl<'a> Marks<'a> {
                 unique: slot(&mut parts, number).copied().unwrap_or_default(),
             });
         }
+        Ok(())
     }
 }
 

@@ -1,0 +1,235 @@
+//! The index as a domain stores it: reading it from segments and writing it into them
+//! (`docs/format.md`, "Index segments").
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use edge::{ByteRange, Entropy, ObjectStore, StoreFault};
+use sealing::{ObjectCipher, ObjectError, ObjectKind};
+
+use super::{Index, Record, SegmentInfo};
+use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
+use crate::domain::Domain;
+use crate::error::RepositoryError;
+use crate::layout::ObjectHash;
+use crate::segment::{
+    Fences, SEGMENT_BYTES_MAX, SegmentError, SegmentWriter, decode_fences, open_blocks,
+};
+
+/// Records of a segment at most: 64 MiB, which are built in memory.
+const RECORDS_MAX: usize = 1 << 21;
+/// A segment with fewer records counts as small: writers merge those when they become many.
+pub(crate) const SMALL_RECORDS: usize = RECORDS_MAX / 2;
+/// Segments up to this length are read in one piece from the start, as long as all that wait do
+/// not take more than [`WAITING_BYTES_MAX`].
+const ONE_PIECE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const WAITING_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Times that a list of segments is read again because one was gone.
+const ATTEMPTS: usize = 3;
+
+/// Segments that were written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) segments: Vec<SegmentInfo>,
+    pub(crate) bytes: u64,
+}
+
+/// A segment of which the trailer was opened.
+struct Opened {
+    hash: ObjectHash,
+    cipher: ObjectCipher,
+    fences: Fences,
+    /// All of it, if it was read in one piece.
+    whole: Option<Vec<u8>>,
+}
+
+impl Domain {
+    /// Reads all index segments that are not replaced. Damaged ones are left out and noted.
+    pub(crate) fn load_index(&self) -> Result<Index, RepositoryError> {
+        // A segment that is gone between listing and reading was replaced: look again.
+        for _ in 0..ATTEMPTS {
+            match self.try_load_index() {
+                Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
+                other => return other,
+            }
+        }
+        self.try_load_index()
+    }
+
+    fn try_load_index(&self) -> Result<Index, RepositoryError> {
+        let mut index = Index::new(self.scratch().cloned());
+        let mut replaced = BTreeSet::new();
+        let mut segments = Vec::new();
+        let mut waiting = 0;
+        for (hash, size) in self.list(ObjectKind::IndexSegment)? {
+            let in_one_piece = size <= ONE_PIECE_BYTES_MAX && waiting + size <= WAITING_BYTES_MAX;
+            waiting += if in_one_piece { size } else { 0 };
+            match self.open_segment(&hash, in_one_piece) {
+                Ok(segment) => {
+                    replaced.extend(segment.fences.replaced.iter().copied());
+                    index.segments.push(SegmentInfo {
+                        hash,
+                        records: segment.fences.record_count(),
+                    });
+                    segments.push(segment);
+                }
+                Err(error @ RepositoryError::Damaged { .. }) => index.note_damage(hash, error),
+                Err(error) => return Err(error),
+            }
+        }
+        segments.retain(|segment| !replaced.contains(&segment.hash));
+        for segment in segments {
+            let hash = segment.hash;
+            match self.read_segment(segment, &mut index) {
+                Ok(()) => {}
+                Err(error @ RepositoryError::Damaged { .. }) => index.note_damage(hash, error),
+                Err(error) => return Err(error),
+            }
+        }
+        index.sort()?;
+        Ok(index)
+    }
+
+    /// Adds the content of some segments to an index.
+    pub(crate) fn read_segments(
+        &self,
+        hashes: &[ObjectHash],
+        into: &mut Index,
+    ) -> Result<(), RepositoryError> {
+        hashes.iter().try_for_each(|hash| {
+            let segment = self.open_segment(hash, true)?;
+            self.read_segment(segment, into)
+        })
+    }
+
+    fn open_segment(
+        &self,
+        hash: &ObjectHash,
+        in_one_piece: bool,
+    ) -> Result<Opened, RepositoryError> {
+        let kind = ObjectKind::IndexSegment;
+        let wrong = |error: SegmentError| self.damaged(kind, hash, error);
+        let whole = match in_one_piece {
+            true => Some(self.get(kind, hash, SEGMENT_BYTES_MAX)?),
+            false => None,
+        };
+        let (cipher, trailer) = match &whole {
+            Some(whole) => match open_tail(self.keyring(), kind, whole) {
+                Ok(Tail::Trailer { cipher, trailer }) => (cipher, trailer),
+                Ok(Tail::Longer(_)) => return Err(wrong(ObjectError::TooShort.into())),
+                Err(error) => return Err(wrong(error.into())),
+            },
+            None => self.segment_trailer(hash)?,
+        };
+        Ok(Opened {
+            hash: *hash,
+            cipher,
+            fences: decode_fences(&trailer).map_err(|error| wrong(error.into()))?,
+            whole,
+        })
+    }
+
+    /// Reads the end of a segment, from the cache if that holds it undamaged.
+    fn segment_trailer(
+        &self,
+        hash: &ObjectHash,
+    ) -> Result<(ObjectCipher, Vec<u8>), RepositoryError> {
+        let kind = ObjectKind::IndexSegment;
+        let name = self.name(kind, hash);
+        let from = |store: &Arc<dyn ObjectStore>| {
+            let mut length = TAIL_BYTES_FIRST;
+            loop {
+                let end = store.get_range(&name, ByteRange::Suffix { length })?;
+                match open_tail(self.keyring(), kind, &end) {
+                    Ok(Tail::Trailer { cipher, trailer }) => return Ok((cipher, trailer)),
+                    Ok(Tail::Longer(needed)) if needed > length => length = needed,
+                    Ok(Tail::Longer(_)) => {
+                        return Err(self.damaged(kind, hash, ObjectError::TooShort));
+                    }
+                    Err(error) => return Err(self.damaged(kind, hash, error)),
+                }
+            }
+        };
+        let cached = self.cache().and_then(|cache| from(cache).ok());
+        cached.map_or_else(|| from(self.store()), Ok)
+    }
+
+    fn read_segment(&self, segment: Opened, into: &mut Index) -> Result<(), RepositoryError> {
+        let kind = ObjectKind::IndexSegment;
+        let whole = match segment.whole {
+            Some(whole) => whole,
+            None => self.get(kind, &segment.hash, SEGMENT_BYTES_MAX)?,
+        };
+        match open_blocks(&segment.cipher, &segment.fences, &whole, into) {
+            Err(SegmentError::Index(error)) => Err(error),
+            Err(error) => Err(self.damaged(kind, &segment.hash, error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Writes an index as segments that divide the ids among them. The last one, once it is
+    /// there, replaces others; they are not deleted here.
+    pub(crate) fn write_index(
+        &self,
+        index: &Index,
+        replaced: &[ObjectHash],
+        entropy: &dyn Entropy,
+    ) -> Result<Written, RepositoryError> {
+        let mut written = Written::default();
+        let mut writer = self.begin_segment(index, entropy)?;
+        let mut rows = 0;
+        index.each_record(&mut |_, record: Record| {
+            if rows == RECORDS_MAX {
+                let next = self.begin_segment(index, entropy)?;
+                let full = std::mem::replace(&mut writer, next);
+                self.finish_segment(full, rows, &[], &mut written)?;
+                rows = 0;
+            }
+            rows += 1;
+            writer.push(&record).map_err(RepositoryError::Sealing)
+        })?;
+        self.finish_segment(writer, rows, replaced, &mut written)?;
+        Ok(written)
+    }
+
+    fn begin_segment(
+        &self,
+        index: &Index,
+        entropy: &dyn Entropy,
+    ) -> Result<SegmentWriter, RepositoryError> {
+        let mut salt = [0; 32];
+        entropy.fill(&mut salt);
+        SegmentWriter::new(self.keyring(), &salt, index.packs()).map_err(RepositoryError::Sealing)
+    }
+
+    fn finish_segment(
+        &self,
+        writer: SegmentWriter,
+        records: usize,
+        replaced: &[ObjectHash],
+        written: &mut Written,
+    ) -> Result<(), RepositoryError> {
+        let kind = ObjectKind::IndexSegment;
+        let stored = writer.finish(replaced).map_err(RepositoryError::Sealing)?;
+        let hash = stored.hash;
+        self.store().put(&self.name(kind, &hash), &stored.bytes)?;
+        self.keep_in_cache(kind, &hash, &stored.bytes);
+        written.bytes += stored.bytes.len() as u64;
+        written.segments.push(SegmentInfo { hash, records });
+        Ok(())
+    }
+}
+
+impl Index {
+    fn note_damage(&mut self, hash: ObjectHash, error: RepositoryError) {
+        self.damaged.get_or_insert(error);
+        if self.segments.iter().all(|segment| segment.hash != hash) {
+            self.segments.push(SegmentInfo { hash, records: 0 });
+        }
+    }
+
+    /// Gives the names of the segments that this index was read from.
+    pub(crate) fn segment_hashes(&self) -> Vec<ObjectHash> {
+        self.segments.iter().map(|segment| segment.hash).collect()
+    }
+}
