@@ -121,10 +121,9 @@ pub fn segment(bytes: &[u8]) {
     let Ok(Tail::Trailer { cipher, .. }) = open_tail(&keyring(), kind, &stored.bytes) else {
         return;
     };
-    if let Ok((packs, records)) = open_blocks(&cipher, &fences, &stored.bytes) {
-        let mut index = Index::default();
-        index.add(packs, records);
-        index.sort();
+    let mut index = Index::default();
+    if open_blocks(&cipher, &fences, &stored.bytes, &mut index).is_ok() {
+        look_up_all(index);
     }
 }
 
@@ -139,11 +138,22 @@ pub fn segment_rows(bytes: &[u8]) {
         pack.frame_offset(last);
     }
     let mut index = Index::default();
-    index.add(packs, records);
-    index.sort();
-    for record in index.records() {
-        index.pack(record.pack);
+    if index.add(packs, records).is_ok() {
+        look_up_all(index);
     }
+}
+
+/// # Panics
+///
+/// When a record names a pack that the index does not know.
+fn look_up_all(mut index: Index) {
+    let looked_up = index.sort().and_then(|()| {
+        index.each_record(&mut |_, record| {
+            assert!(index.pack(record.pack).is_some());
+            Ok(())
+        })
+    });
+    assert!(looked_up.is_ok(), "nothing of it is outside memory");
 }
 
 /// A page of either form.
