@@ -5,6 +5,7 @@
 
 mod ahead;
 mod copy;
+mod indexer;
 mod parent;
 mod pipeline;
 mod publish;

@@ -8,6 +8,7 @@ use edge::{ByteRange, Entropy, Event, Monitor, StoreError};
 use model::DestinationName;
 use sealing::{ChunkId, ObjectKind};
 
+use super::indexer::Indexed;
 use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
@@ -29,6 +30,7 @@ pub(super) struct Copy {
     is_dead: AtomicBool,
     error: Mutex<Option<RepositoryError>>,
     stored_bytes: AtomicU64,
+    pub(super) indexed: Mutex<Indexed>,
 }
 
 impl Copy {
@@ -172,6 +174,7 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
             is_dead: AtomicBool::new(false),
             error: Mutex::new(None),
             stored_bytes: AtomicU64::new(0),
+            indexed: Mutex::default(),
         };
         let first = copies.first().map_or(&copy, |first| first);
         let is_copy = first.domain.keyring().is_same_domain(copy.domain.keyring());

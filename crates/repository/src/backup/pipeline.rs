@@ -1,9 +1,10 @@
 //! The threads of a run: frames are compressed in parallel, sealed into packs by one thread, and
-//! uploaded by some threads for each replica. Channels are short, so memory stays bounded:
+//! uploaded by some threads for each replica; one more writes the index meanwhile. Channels are short, so memory stays bounded:
 //! a few frames of at most 8 MiB and a few packs of about 16 MiB.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -12,6 +13,7 @@ use sealing::{Keyring, ObjectKind};
 
 use super::BackupOptions;
 use super::copy::Copy;
+use super::indexer::{StoredAt, index_all};
 use crate::error::RepositoryError;
 use crate::index::{PackInfo, Record, records_of};
 use crate::layout::ObjectHash;
@@ -43,6 +45,7 @@ pub(super) struct NewPack {
     pub(super) records: Vec<Record>,
     pub(super) tail_bytes: u64,
     pub(super) tail_hash: ObjectHash,
+    pub(super) stored_at: StoredAt,
 }
 
 struct Compressed {
@@ -55,13 +58,17 @@ struct Upload {
     kind: ObjectKind,
     hash: ObjectHash,
     bytes: Vec<u8>,
+    stored_at: StoredAt,
 }
 
 /// Takes frames and gives back the packs that they became.
 pub(super) struct Pipeline<'scope> {
     frames: SyncSender<FrameJob>,
     pushed: usize,
-    packer: ScopedJoinHandle<'scope, Vec<NewPack>>,
+    /// Gives the number of frames that it packed.
+    packer: ScopedJoinHandle<'scope, usize>,
+    /// Gives the packs that are not in the index yet.
+    indexer: ScopedJoinHandle<'scope, Vec<NewPack>>,
 }
 
 impl<'scope> Pipeline<'scope> {
@@ -84,6 +91,9 @@ impl<'scope> Pipeline<'scope> {
             scope.spawn(move || compress_all(&jobs, &compressed, level));
         }
         let (entropy, monitor) = (options.entropy, options.monitor);
+        let (finished, packs) = channel();
+        let options = *options;
+        let indexer = scope.spawn(move || index_all(copies, &options, &packs));
         let packer = scope.spawn(move || {
             let mut packer = Packer {
                 copies,
@@ -91,15 +101,17 @@ impl<'scope> Pipeline<'scope> {
                 monitor,
                 uploads,
                 open: BTreeMap::new(),
-                finished: Vec::new(),
+                finished,
+                packed: 0,
             };
             packer.run(&ready);
-            packer.finished
+            packer.packed
         });
         Self {
             frames,
             pushed: 0,
             packer,
+            indexer,
         }
     }
 
@@ -109,12 +121,13 @@ impl<'scope> Pipeline<'scope> {
         self.frames.send(job).is_ok()
     }
 
-    /// Waits until all frames are in packs that are stored or queued. `None` when a frame was
-    /// lost on the way, because a thread ended early: then nothing may be published.
+    /// Waits until all frames are in packs that are stored or queued; gives those that no index
+    /// names yet. `None` when a frame was lost on the way, because a thread ended early: then
+    /// nothing may be published.
     pub(super) fn finish(self) -> Option<Vec<NewPack>> {
         drop(self.frames);
-        let packs = self.packer.join().ok()?;
-        let packed: usize = packs.iter().map(|pack| pack.info.frames.len()).sum();
+        let packed = self.packer.join().ok()?;
+        let packs = self.indexer.join().ok()?;
         (packed == self.pushed).then_some(packs)
     }
 }
@@ -169,8 +182,9 @@ fn start_uploads<'scope, 'env: 'scope>(
                 if !copy.is_live() {
                     continue;
                 }
-                if let Err(error) = copy.put(pack.kind, &pack.hash, &pack.bytes) {
-                    copy.fail(error.into(), monitor);
+                match copy.put(pack.kind, &pack.hash, &pack.bytes) {
+                    Ok(()) => drop(pack.stored_at.fetch_or(copy.bit, Ordering::AcqRel)),
+                    Err(error) => copy.fail(error.into(), monitor),
                 }
             }
         });
@@ -185,7 +199,8 @@ struct Packer<'env> {
     monitor: &'env dyn Monitor,
     uploads: Vec<SyncSender<Arc<Upload>>>,
     open: BTreeMap<(ObjectKind, u32), PackBuilder>,
-    finished: Vec<NewPack>,
+    finished: Sender<NewPack>,
+    packed: usize,
 }
 
 impl Packer<'_> {
@@ -232,17 +247,21 @@ impl Packer<'_> {
         let stored = pack.stored;
         let tail_start = stored.bytes.len().saturating_sub(stored.tail_bytes);
         let tail = stored.bytes.get(tail_start..).unwrap_or_default();
-        self.finished.push(NewPack {
+        let stored_at = StoredAt::default();
+        self.packed += pack.info.frames.len();
+        let finished = NewPack {
             replicas,
             records: records_of(0, &pack.frames),
             tail_bytes: stored.tail_bytes as u64,
             tail_hash: ObjectHash::of(tail),
             info: pack.info.clone(),
-        });
+            stored_at: stored_at.clone(),
+        };
         let upload = Arc::new(Upload {
             kind: pack.info.kind,
             hash: stored.hash,
             bytes: stored.bytes,
+            stored_at,
         });
         for (copy, queue) in self.copies.iter().zip(&self.uploads) {
             if replicas & copy.bit == 0 {
@@ -252,9 +271,10 @@ impl Packer<'_> {
                 copy.domain
                     .keep_in_cache(upload.kind, &upload.hash, &upload.bytes);
             }
-            // The uploaders end only after this thread.
+            // The uploaders end only after this thread, and so does the indexer.
             drop(queue.send(upload.clone()));
         }
+        drop(self.finished.send(finished));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::copy::{Copy, trim_caches};
 use super::pipeline::NewPack;
 use crate::domain::NameMismatch;
 use crate::error::RepositoryError;
-use crate::index::{Index, SMALL_RECORDS, SegmentInfo};
+use crate::index::{Index, SMALL_RECORDS};
 use crate::layout::ObjectHash;
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, id_of};
 
@@ -43,9 +43,11 @@ impl Publication<'_> {
         let mut kept: BTreeSet<_> = self.packs.iter().map(|pack| pack.info.hash).collect();
         for (copy, published) in copies.iter_mut().zip(segments) {
             let Some(published) = published else { continue };
-            let is_there = |segment: &SegmentInfo| !published.replaced.contains(&segment.hash);
-            copy.index.segments.retain(is_there);
-            kept.extend(published.written);
+            let is_there = |hash: &ObjectHash| !published.replaced.contains(hash);
+            copy.index
+                .segments
+                .retain(|segment| is_there(&segment.hash));
+            kept.extend(published.written.into_iter().filter(is_there));
         }
         trim_caches(&copies, &kept);
         copies
@@ -79,36 +81,38 @@ impl Publication<'_> {
     /// some of it is wrong.
     fn publish_index(&self, copy: &Copy, new: Index) -> Result<Published, RepositoryError> {
         let old = &copy.index;
+        let indexed = copy.take_indexed();
         let has_bad = !copy.bad_chunks().is_empty();
-        let is_small = |segment: &&SegmentInfo| segment.records < SMALL_RECORDS;
-        let small = || old.segments.iter().filter(is_small);
+        let all = || old.segments.iter().chain(&indexed.segments);
+        let small = || all().filter(|segment| segment.records < SMALL_RECORDS);
+        let are_many = small().count() + 1 > SMALL_SEGMENT_COUNT_MAX;
+        let takes_all = has_bad || small().count() == all().count();
+        let mut index = new;
         let mut replaced = Vec::new();
-        let mut index = Index::new(copy.domain.scratch().cloned());
-        if has_bad || small().count() == old.segments.len() {
-            if has_bad || old.segments.len() + 1 > SMALL_SEGMENT_COUNT_MAX {
-                // New places first: readers must not find the old place of what was stored again.
-                index.add_from(&new, &|_| true)?;
+        if has_bad || are_many {
+            // New places first: readers must not find the old place of what was stored again.
+            let mut merged = Index::new(copy.domain.scratch().cloned());
+            merged.add_from(&index, &|_| true)?;
+            if takes_all {
+                let own: Vec<_> = indexed.segments.iter().map(|own| own.hash).collect();
+                copy.domain.read_segments(&own, &mut merged)?;
                 let bad = copy.bad_chunks();
-                index.add_from(old, &|record| !bad.contains(&record.prefix))?;
-                replaced = old.segment_hashes();
+                merged.add_from(old, &|record| !bad.contains(&record.prefix))?;
+                replaced = all().map(|segment| segment.hash).collect();
+            } else {
+                replaced = small().map(|segment| segment.hash).collect();
+                copy.domain.read_segments(&replaced, &mut merged)?;
             }
-        } else if small().count() + 1 > SMALL_SEGMENT_COUNT_MAX {
-            index.add_from(&new, &|_| true)?;
-            replaced = small().map(|segment| segment.hash).collect();
-            copy.domain.read_segments(&replaced, &mut index)?;
+            merged.sort()?;
+            index = merged;
         }
-        if replaced.is_empty() && !has_bad {
-            index = new;
+        let mut written: Vec<_> = indexed.packs;
+        written.extend(indexed.segments.iter().map(|own| own.hash));
+        if !replaced.is_empty() || !index.packs().is_empty() {
+            let segments = copy.put_index(&index, &replaced, self.entropy)?;
+            written.extend(segments.iter().map(|segment| segment.hash));
         }
-        index.sort()?;
-        if replaced.is_empty() && index.packs().is_empty() {
-            return Ok(Published::default());
-        }
-        let written = copy.put_index(&index, &replaced, self.entropy)?;
-        Ok(Published {
-            written: written.iter().map(|segment| segment.hash).collect(),
-            replaced,
-        })
+        Ok(Published { written, replaced })
     }
 
     fn try_publish_at(&self, copy: &Copy) -> Result<Published, RepositoryError> {
@@ -139,14 +143,14 @@ impl Publication<'_> {
 }
 
 /// How the segments of a replica changed.
-#[derive(Default)]
 struct Published {
+    /// Segments, and packs that came into the index before the end.
     written: Vec<ObjectHash>,
     replaced: Vec<ObjectHash>,
 }
 
 /// Makes sure that a pack is there in its whole length and ends as it was sealed.
-fn verify_pack(copy: &Copy, pack: &NewPack) -> Result<(), RepositoryError> {
+pub(super) fn verify_pack(copy: &Copy, pack: &NewPack) -> Result<(), RepositoryError> {
     let is_there = || -> Result<bool, StoreError> {
         let name = copy.domain.name(pack.info.kind, &pack.info.hash);
         if copy.domain.store().size(&name)? != Some(pack.info.size) {

@@ -1,0 +1,117 @@
+//! What a run leaves before its end: index segments of what is stored by then.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{World, noise, snapshot_of};
+use edge::{ByteRange, ObjectInfo, ObjectName, ObjectStore, Silent, StoreError};
+use testkit::{Fault, FaultyStore, MemoryStore, RecordingStore, TreeSource};
+
+/// A place so slow that minutes pass with every pack.
+struct SlowStore {
+    world: Arc<World>,
+    inner: Arc<dyn ObjectStore>,
+}
+
+impl ObjectStore for SlowStore {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        if name.as_str().contains("/p/") {
+            self.world.clock.advance_secs(400);
+        }
+        self.inner.put(name, bytes)
+    }
+
+    fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(name, bytes_max)
+    }
+
+    fn get_range(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(name, range)
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        self.inner.size(name)
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        self.inner.list(prefix, each)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+fn slow(world: &Arc<World>, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    Arc::new(SlowStore {
+        world: Arc::clone(world),
+        inner,
+    })
+}
+
+fn segments(store: &MemoryStore) -> usize {
+    let names = store.objects().into_keys();
+    names.filter(|name| name.as_str().contains("/i/")).count()
+}
+
+/// A little more than five packs.
+fn five_packs() -> TreeSource {
+    let mut source = TreeSource::default();
+    for number in 0..9 {
+        source.add_file(&format!("file{number}.bin"), noise(number, 10_000_000));
+    }
+    source
+}
+
+#[test]
+fn a_long_run_writes_its_index_as_it_goes() {
+    let world = Arc::new(World::new());
+    let store = Arc::new(MemoryStore::default());
+    let source = five_packs();
+    let place = slow(&world, store.clone());
+    let report = world.run(&[&place], &source, &Silent);
+    let first = snapshot_of(&report, 0);
+    assert!(segments(&store) > 1, "only at its end");
+    world.assert_restores(&store, first, &source);
+    // Segments of many runs are merged, those within a run with them.
+    let mut more = five_packs();
+    for round in 0..4 {
+        more.add_file(&format!("more{round}.bin"), noise(100 + round, 35_000_000));
+        let report = world.run(&[&place], &more, &Silent);
+        let last = snapshot_of(&report, 0);
+        if round == 3 {
+            world.assert_restores(&store, last, &more);
+        }
+    }
+    assert!(segments(&store) <= 8 + 2, "{}", segments(&store));
+    world.assert_restores(&store, first, &source);
+}
+
+#[test]
+fn what_a_cut_run_has_in_the_index_is_not_looked_at_again() {
+    let world = Arc::new(World::new());
+    let store = Arc::new(MemoryStore::default());
+    let source = five_packs();
+    let cut = Arc::new(FaultyStore::new(store.clone(), Fault::CutAt { at: 20 }));
+    let place = slow(&world, cut);
+    let report = world.run(&[&place], &source, &Silent);
+    assert!(report.replicas[0].error.is_some());
+    let (stored, indexed) = (store.total_bytes(), segments(&store));
+    assert!(stored > 40_000_000, "{stored}");
+    assert!(indexed > 0);
+    let recording = Arc::new(RecordingStore::new(store.clone()));
+    let place: Arc<dyn ObjectStore> = recording.clone();
+    let report = world.run(&[&place], &source, &Silent);
+    let asked = recording.take_requests();
+    // Trailers are read of packs that no segment names, and of those that this run stored.
+    let (before, after) = (stored / 16_000_000, asked.puts);
+    assert!(asked.ranges < before + after, "{asked:?}");
+    // Less than a pack is stored twice.
+    assert!(asked.bytes_written < 90_000_000 + 16_000_000 - stored);
+    world.assert_restores(&store, snapshot_of(&report, 0), &source);
+}
