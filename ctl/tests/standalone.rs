@@ -10,7 +10,7 @@ use std::sync::Arc;
 use destinations::LocalStore;
 use edge::{ObjectStore, Silent};
 use model::DestinationName;
-use repository::{BackupOptions, Domain, Replica, ScheduleKey, back_up};
+use repository::{BackupOptions, Domain, Replica, ScheduleKey, Tuning, back_up};
 use support::Host;
 use testkit::{CountingEntropy, FixedClock, TreeSource};
 
@@ -52,7 +52,7 @@ impl Kept {
                 run: None,
                 roots: &[],
                 compare_by: &[],
-                compression: 3,
+                tuning: Tuning::default(),
                 clock: &clock,
                 entropy: &entropy,
                 monitor: &Silent,

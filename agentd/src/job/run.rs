@@ -148,6 +148,7 @@ fn work(
     let host = configuration::host_name(settings);
     let plan = BackupPlan {
         schedule,
+        limits: schedule.limits.or(settings.agent.limits),
         layout: &settings.agent.hosting,
         host: &host,
         run: invocation.id,

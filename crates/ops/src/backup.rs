@@ -9,18 +9,21 @@ use model::{
     ByteCount, Copy, CopyState, DestinationName, Failure, RunCounts, RunId, RunState, ScheduleName,
 };
 use repository::{
-    BackupOptions, BackupReport, Domain, Replica, RepositoryError, ScheduleKey, back_up, chain,
+    BackupOptions, BackupReport, Domain, Replica, RepositoryError, RunLimits, ScheduleKey, Tuning,
+    back_up, chain,
 };
 use safefs::Users;
-use settings::{Compression, HostingLayout, Schedule};
+use settings::{Compression, HostingLayout, Limits, Schedule};
 use sources::{RunSource, Selection};
 
 use crate::forget::{Forgotten, forget_old, is_full, make_room};
 use crate::lock::DomainLock;
 use crate::place::{PlaceError, StorePlace, open_place};
 
-/// Level for `auto`, until the level follows the load.
-const COMPRESSION_AUTO: u8 = 3;
+/// What of a job's memory is not for content under way: the program, indexes, dumps.
+const MEMORY_BESIDE: ByteCount = ByteCount::new(40 << 20);
+/// More content under way gains nothing.
+const MEMORY_MAX: ByteCount = ByteCount::new(96 << 20);
 
 /// One destination of a run.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct RunDestination {
 pub struct BackupPlan<'a> {
     /// The schedule.
     pub schedule: &'a Schedule,
+    /// What it may use, with what the agent says where the schedule says nothing.
+    pub limits: Limits,
     /// Where accounts are.
     pub layout: &'a HostingLayout,
     /// The server's name, for the snapshot.
@@ -110,10 +115,7 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
         run: Some(plan.run),
         roots: &roots,
         compare_by: &roots,
-        compression: match plan.schedule.compression {
-            Compression::Level(level) => level,
-            Compression::Auto => COMPRESSION_AUTO,
-        },
+        tuning: tuning(plan.schedule, plan.limits),
         clock: plan.clock,
         entropy: plan.entropy,
         monitor: plan.monitor,
@@ -148,6 +150,28 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
     }
     outcome.forgotten.extend(make_room(&plan, &full, &lock));
     outcome
+}
+
+/// Gives how a run of a schedule works. The limits are the schedule's, and the agent's where it has
+/// none.
+fn tuning(schedule: &Schedule, limits: Limits) -> Tuning {
+    let compression = match schedule.compression {
+        Compression::Level(level) => repository::Compression::Level(level),
+        Compression::Auto => repository::Compression::Auto,
+    };
+    let under_way = |job: ByteCount| {
+        let left = job.get().saturating_sub(MEMORY_BESIDE.get());
+        ByteCount::new(left.min(MEMORY_MAX.get()))
+    };
+    Tuning {
+        compression,
+        limits: RunLimits {
+            upload_per_sec: limits.upload_per_sec,
+            download_per_sec: None,
+            cpu_percent: limits.cpu_percent,
+            memory: limits.memory.map(under_way),
+        },
+    }
 }
 
 fn open_source(plan: &BackupPlan<'_>) -> Result<RunSource, String> {

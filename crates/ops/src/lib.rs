@@ -18,11 +18,11 @@ pub use credential::{CredentialError, S3Credential};
 pub use forget::{Forgotten, built_at};
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
-    Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Domain, Freed, Hit,
-    Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, Pin, PruneOptions,
-    PruneReport, Refusal, Repack, RepositoryError, RetentionPlan, ScheduleKey, Size, Snapshot,
-    SnapshotStatistics, SnapshotStatus, Statistics, StreamError, StreamReport, Trashed, Version,
-    View, plan_retention,
+    Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Compression, Domain,
+    Freed, Hit, Keep, KeptBy, KeyTextError, LiveReport, PartStatistics, PathTime, Pattern, Pin,
+    PruneOptions, PruneReport, Refusal, Repack, RepositoryError, RetentionPlan, RunLimits,
+    ScheduleKey, Size, Snapshot, SnapshotStatistics, SnapshotStatus, Statistics, StreamError,
+    StreamReport, Trashed, Tuning, Version, View, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;

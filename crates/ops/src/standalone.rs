@@ -11,7 +11,7 @@ use edge::{Clock, Entropy, Monitor, PathError, TreePath};
 use model::{ByteCount, DestinationName, Exit, Failure, SnapshotId};
 use repository::{
     BackupCounts, BackupOptions, Change, Domain, LiveReport, Replica, RepositoryError, ScheduleKey,
-    Snapshot, View, back_up,
+    Snapshot, Tuning, View, back_up,
 };
 use safefs::{Excludes, PatternError, Root, Users, Walker};
 use thiserror::Error;
@@ -30,8 +30,8 @@ pub struct TreeBackup<'a> {
     pub excludes: &'a [String],
     /// The machine's name, for the snapshot.
     pub host: &'a str,
-    /// 1–9 as zstd counts, 0 for none.
-    pub compression: u8,
+    /// How hard to compress, and what the backup may use.
+    pub tuning: Tuning,
     /// Tells the time.
     pub clock: &'a dyn Clock,
     /// Gives salts.
@@ -204,7 +204,7 @@ pub fn back_up_trees(
         // Such a snapshot is restored into a directory; these are what goes back in place.
         roots: &[],
         compare_by: &prefixes,
-        compression: trees.compression,
+        tuning: trees.tuning,
         clock: trees.clock,
         entropy: trees.entropy,
         monitor: trees.monitor,
@@ -367,7 +367,7 @@ mod tests {
             paths: std::slice::from_ref(&tree),
             excludes: &["*.out".to_owned()],
             host: "web1",
-            compression: 3,
+            tuning: Tuning::default(),
             clock: &FixedClock::at_secs(1_700_000_000),
             entropy: &entropy,
             monitor: &Silent,

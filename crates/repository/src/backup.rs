@@ -10,6 +10,8 @@ mod parent;
 mod pipeline;
 mod publish;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use edge::{Clock, Entropy, Event, Monitor, Phase, Source, TreePath};
 use model::{ByteCount, DestinationName, Failure, RunId, SnapshotId};
@@ -19,6 +21,7 @@ use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 use crate::snapshot::NewSnapshot;
+use crate::tuning::Tuning;
 use ahead::Ahead;
 use copy::Copy;
 pub(crate) use copy::{list_packs, read_pack, read_trailer};
@@ -53,8 +56,8 @@ pub struct BackupOptions<'a> {
     /// The run is compared with the newest snapshot that holds one of these, or with the newest
     /// when none does.
     pub compare_by: &'a [TreePath],
-    /// 1–9 as zstd counts, 0 for none.
-    pub compression: u8,
+    /// How hard to compress, and what the run may use.
+    pub tuning: Tuning,
     /// Tells the time.
     pub clock: &'a dyn Clock,
     /// Gives salts.

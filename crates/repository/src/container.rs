@@ -34,8 +34,18 @@ impl PartsWriter {
         kind: ObjectKind,
         salt: &[u8; 32],
     ) -> Result<Self, ObjectError> {
+        Self::within(keyring, kind, salt, Vec::new())
+    }
+
+    /// Begins an object in an empty buffer.
+    pub(crate) fn within(
+        keyring: &Keyring,
+        kind: ObjectKind,
+        salt: &[u8; 32],
+        mut bytes: Vec<u8>,
+    ) -> Result<Self, ObjectError> {
         let cipher = ObjectCipher::create(keyring, kind, salt)?;
-        let bytes = cipher.header().to_vec();
+        bytes.extend_from_slice(cipher.header());
         Ok(Self {
             cipher,
             bytes,
@@ -47,15 +57,20 @@ impl PartsWriter {
         &self.cipher
     }
 
+    /// Gives the cipher, and header and parts as they would be stored.
+    pub(crate) fn into_sealed(self) -> (ObjectCipher, Vec<u8>) {
+        (self.cipher, self.bytes)
+    }
+
     pub(crate) const fn stored_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Seals and appends a part; gives its stored length.
-    pub(crate) fn push(&mut self, mut part: Vec<u8>) -> Result<usize, ObjectError> {
-        self.cipher.seal_part(self.parts, &mut part)?;
+    /// Seals a part in place and appends it; gives its stored length.
+    pub(crate) fn push(&mut self, part: &mut Vec<u8>) -> Result<usize, ObjectError> {
+        self.cipher.seal_part(self.parts, part)?;
         self.parts += 1;
-        self.bytes.extend_from_slice(&part);
+        self.bytes.extend_from_slice(part);
         Ok(part.len())
     }
 
@@ -68,9 +83,11 @@ impl PartsWriter {
         let length = u32::try_from(trailer.len()).map_err(|_| ObjectError::Damaged)?;
         let tail_bytes = trailer.len() + LENGTH_BYTES + HEADER_BYTES;
         let body = self.bytes.len();
-        let mut filler = vec![0; padme(body + tail_bytes) - body - tail_bytes];
-        self.cipher.fill(&mut filler);
-        self.bytes.append(&mut filler);
+        let filled = padme(body + tail_bytes) - tail_bytes;
+        // A buffer that has room keeps its place.
+        self.bytes.resize(filled, 0);
+        self.cipher
+            .fill(self.bytes.get_mut(body..).unwrap_or_default());
         self.bytes.append(&mut trailer);
         self.bytes.extend_from_slice(&length.to_le_bytes());
         self.bytes.extend_from_slice(self.cipher.header());
@@ -148,7 +165,7 @@ mod tests {
         let keyring = Keyring::first(&ScheduleKey::from_bytes([1; 32]), "");
         let kind = ObjectKind::IndexSegment;
         let mut writer = PartsWriter::new(&keyring, kind, &[2; 32]).unwrap();
-        assert_eq!(writer.push(b"part".to_vec()).unwrap(), 20);
+        assert_eq!(writer.push(&mut b"part".to_vec()).unwrap(), 20);
         let stored = writer.finish(vec![7; 1000]).unwrap();
         let end = &stored.bytes[stored.bytes.len() - 500..];
         assert!(matches!(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use edge::{Entropy, ObjectName, ObjectStore, Scratch, StoreError, StoreFault};
-use model::{DomainId, SnapshotId};
+use model::{ByteCount, DomainId, SnapshotId};
 use sealing::{
     Keyring, ObjectKind, SLOT_BYTES_MAX, ScheduleKey, SlotError, open_single, open_slot_with_key,
     seal_slot_for_key,
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::RepositoryError;
 use crate::layout::{self, CONFIG_BYTES_MAX, ObjectHash};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot};
+use crate::throttle::SlowReads;
 
 const FORMAT: &str = "backstay-repository";
 const VERSION: u64 = 1;
@@ -146,6 +147,15 @@ impl Domain {
     pub fn with_scratch(self, scratch: Arc<dyn Scratch>) -> Self {
         Self {
             scratch: Some(scratch),
+            ..self
+        }
+    }
+
+    /// Reads no more than so many bytes in a second from here on. What the cache holds is free.
+    #[must_use]
+    pub fn with_slow_reads(self, per_sec: ByteCount) -> Self {
+        Self {
+            store: Arc::new(SlowReads::new(self.store, per_sec)),
             ..self
         }
     }

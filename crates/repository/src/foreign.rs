@@ -114,7 +114,7 @@ pub fn segment(bytes: &[u8]) {
     assert_eq!(encode_fences(&fences), trailer);
     let kind = ObjectKind::IndexSegment;
     let sealed = PartsWriter::new(&keyring(), kind, &[1; 32]).and_then(|mut parts| {
-        parts.push(block.to_vec())?;
+        parts.push(&mut block.to_vec())?;
         parts.finish(trailer.to_vec())
     });
     let Ok(stored) = sealed else { return };

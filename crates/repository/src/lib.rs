@@ -2,7 +2,7 @@
 //! and lets them go. The format is written in `docs/format.md`.
 //!
 //! The engine is synchronous, works on its own threads, and reaches the world only through
-//! `edge`: it opens no file, asks for no time and reads no environment.
+//! `edge`: it opens no file, asks for no time of day and reads no environment.
 
 mod backup;
 mod bits;
@@ -16,6 +16,7 @@ mod error;
 #[cfg(any(test, feature = "foreign"))]
 pub mod foreign;
 mod forget;
+mod gate;
 mod index;
 mod layout;
 mod pack;
@@ -28,8 +29,10 @@ mod segment;
 mod snapshot;
 mod statistics;
 mod stream;
+mod throttle;
 mod trash;
 mod tree;
+mod tuning;
 mod view;
 mod wire;
 
@@ -49,5 +52,6 @@ pub use snapshot::{Snapshot, SnapshotBody, SnapshotFailure, SnapshotStatus};
 pub use statistics::{Amount, PartStatistics, SnapshotStatistics, Statistics};
 pub use stream::{ContentStream, EachEntry, StreamError, StreamReport};
 pub use trash::{Pin, Trashed};
+pub use tuning::{Compression, RunLimits, Tuning};
 pub use view::View;
 pub use wire::FormatError;

@@ -68,6 +68,14 @@ pub(crate) struct Frame {
     pub(crate) chunks: Vec<ChunkEntry>,
 }
 
+/// Looked at before a frame is compressed hard: does it compress at all?
+const PROBE_BYTES: usize = 8 * 1024;
+const PROBES: usize = 3;
+/// Lower levels pass over what does not compress almost as fast as it is copied.
+const PROBE_FROM_LEVEL: i32 = 4;
+/// The level for what seems not to compress.
+const LEVEL_MIN: i32 = 1;
+
 thread_local! {
     /// The compressor of this thread and its level. It has megabytes of tables, which are not
     /// made anew for each frame.
@@ -77,23 +85,64 @@ thread_local! {
 
 /// Compresses the plaintext of a frame at a level of 1–22; 0 stores it as it is.
 pub(crate) fn compress(plain: Vec<u8>, level: i32) -> io::Result<(Codec, Vec<u8>)> {
-    if level == 0 {
-        return Ok((Codec::Raw, plain));
+    let mut packed = Vec::new();
+    match compress_into(&plain, level, &mut packed)? {
+        Codec::Zstd => Ok((Codec::Zstd, packed)),
+        Codec::Raw => Ok((Codec::Raw, plain)),
     }
-    let packed = COMPRESSOR.with_borrow_mut(|held| {
-        let mut compressor = match held.take() {
-            Some((same, compressor)) if same == level => compressor,
-            _ => Compressor::new(level)?,
+}
+
+/// Compresses the plaintext of a frame into an empty buffer, unless it is to be stored as it is.
+pub(crate) fn compress_into(plain: &[u8], level: i32, packed: &mut Vec<u8>) -> io::Result<Codec> {
+    if level == 0 {
+        return Ok(Codec::Raw);
+    }
+    COMPRESSOR.with_borrow_mut(|held| {
+        let level = if level >= PROBE_FROM_LEVEL && !compresses(held, plain)? {
+            LEVEL_MIN
+        } else {
+            level
         };
-        let packed = compressor.compress(&plain);
-        *held = Some((level, compressor));
-        packed
+        packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        at_level(held, level)?.compress_to_buffer(plain, packed)
     })?;
     if packed.len() < plain.len() - plain.len() * 3 / 100 {
-        Ok((Codec::Zstd, packed))
+        Ok(Codec::Zstd)
     } else {
-        Ok((Codec::Raw, plain))
+        Ok(Codec::Raw)
     }
+}
+
+/// Says from some places of a frame whether it is worth the effort: whether they lose a twentieth.
+fn compresses(held: &mut Option<(i32, Compressor<'static>)>, plain: &[u8]) -> io::Result<bool> {
+    let sampled = PROBES * PROBE_BYTES;
+    if plain.len() < 2 * sampled {
+        return Ok(true);
+    }
+    let last = plain.len() - PROBE_BYTES;
+    let mut packed = [0; PROBE_BYTES + PROBE_BYTES / 8];
+    let mut sum = 0;
+    for number in 0..PROBES {
+        let from = last / (PROBES - 1) * number;
+        let piece = plain.get(from..from + PROBE_BYTES).unwrap_or_default();
+        sum += at_level(held, LEVEL_MIN)?.compress_to_buffer(piece, &mut packed[..])?;
+    }
+    Ok(sum < sampled - sampled / 20)
+}
+
+fn at_level<'h>(
+    held: &'h mut Option<(i32, Compressor<'static>)>,
+    level: i32,
+) -> io::Result<&'h mut Compressor<'static>> {
+    if held.is_none() {
+        *held = Some((level, Compressor::new(level)?));
+    }
+    let (at, compressor) = held.as_mut().ok_or(io::ErrorKind::OutOfMemory)?;
+    if *at != level {
+        compressor.set_compression_level(level)?;
+        *at = level;
+    }
+    Ok(compressor)
 }
 
 /// Gives back the plaintext of an opened frame.
@@ -140,19 +189,45 @@ impl PackBuilder {
         kind: ObjectKind,
         salt: &[u8; 32],
     ) -> std::result::Result<Self, ObjectError> {
+        Self::within(keyring, kind, salt, Vec::new())
+    }
+
+    /// Begins a pack in an empty buffer.
+    pub(crate) fn within(
+        keyring: &Keyring,
+        kind: ObjectKind,
+        salt: &[u8; 32],
+        buffer: Vec<u8>,
+    ) -> std::result::Result<Self, ObjectError> {
         Ok(Self {
             kind,
-            parts: PartsWriter::new(keyring, kind, salt)?,
+            parts: PartsWriter::within(keyring, kind, salt, buffer)?,
             frames: Vec::new(),
         })
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.parts.stored_bytes() >= PACK_BYTES || self.frames.len() >= FRAME_COUNT_MAX
+        self.is_full_at(PACK_BYTES)
+    }
+
+    pub(crate) fn is_full_at(&self, pack_bytes: usize) -> bool {
+        self.stored_bytes() >= pack_bytes || self.frames.len() >= FRAME_COUNT_MAX
+    }
+
+    pub(crate) const fn stored_bytes(&self) -> usize {
+        self.parts.stored_bytes()
     }
 
     pub(crate) fn push(&mut self, frame: Frame) -> std::result::Result<(), ObjectError> {
-        let stored = self.parts.push(frame.payload)?;
+        self.push_and_give_back(frame).map(drop)
+    }
+
+    /// Adds a frame; gives its buffer back.
+    pub(crate) fn push_and_give_back(
+        &mut self,
+        mut frame: Frame,
+    ) -> std::result::Result<Vec<u8>, ObjectError> {
+        let stored = self.parts.push(&mut frame.payload)?;
         self.frames.push(FrameEntry {
             shape: FrameShape {
                 stored: u32::try_from(stored).map_err(|_| ObjectError::Damaged)?,
@@ -161,7 +236,28 @@ impl PackBuilder {
             },
             chunks: frame.chunks,
         });
-        Ok(())
+        Ok(frame.payload)
+    }
+
+    /// Opens the frames again, to put them into another pack; gives them and the buffer.
+    pub(crate) fn into_frames(self) -> std::result::Result<(Vec<Frame>, Vec<u8>), ObjectError> {
+        let (cipher, bytes) = self.parts.into_sealed();
+        let mut start = sealing::HEADER_BYTES;
+        let mut frames = Vec::new();
+        for (number, frame) in (0_u32..).zip(self.frames) {
+            let stored = usize::try_from(frame.shape.stored).map_err(|_| ObjectError::Damaged)?;
+            let sealed = bytes.get(start..start + stored);
+            let mut payload = sealed.ok_or(ObjectError::Damaged)?.to_vec();
+            cipher.open_part(number, &mut payload)?;
+            start += stored;
+            frames.push(Frame {
+                codec: frame.shape.codec,
+                plain: frame.shape.plain,
+                payload,
+                chunks: frame.chunks,
+            });
+        }
+        Ok((frames, bytes))
     }
 
     pub(crate) fn finish(self) -> std::result::Result<FinishedPack, ObjectError> {
@@ -286,6 +382,53 @@ mod tests {
     }
 
     const PACK_HASH: &str = "de7a9a262ff5dbf6441b854560bd3e11b431829edddc5d1a45e8696e550c3405";
+
+    #[test]
+    fn frames_can_be_taken_out_of_an_open_pack_again() {
+        let keyring = Keyring::first(&ScheduleKey::from_bytes([1; 32]), "");
+        let begin = |salt| PackBuilder::new(&keyring, ObjectKind::DataPack, &[salt; 32]).unwrap();
+        let mut pack = begin(2);
+        pack.push(frame(&[b'a'; 5000], 3)).unwrap();
+        pack.push(frame(b"short", 0)).unwrap();
+        let (frames, _) = pack.into_frames().unwrap();
+        let mut other = begin(3);
+        let mut plain = Vec::new();
+        for frame in frames {
+            let shape = FrameShape {
+                stored: 0,
+                plain: frame.plain,
+                codec: frame.codec,
+            };
+            plain.push(decompress(shape, frame.payload.clone()).unwrap());
+            other.push(frame).unwrap();
+        }
+        assert_eq!(plain, [vec![b'a'; 5000], b"short".to_vec()]);
+        assert_eq!(other.finish().unwrap().frames.len(), 2);
+    }
+
+    #[test]
+    fn what_does_not_compress_costs_no_effort() {
+        let mut noise = vec![0; 1 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let text: Vec<u8> = b"insert into t values (1);\n".repeat(20_000);
+        COMPRESSOR.with_borrow_mut(|held| {
+            assert!(!compresses(held, &noise).unwrap());
+            assert!(compresses(held, &text).unwrap());
+            assert!(compresses(held, b"short").unwrap());
+        });
+        for level in 0..=9 {
+            let (codec, payload) = compress(noise.clone(), level).unwrap();
+            assert!(codec == Codec::Raw && payload == noise);
+            let (codec, payload) = compress(text.clone(), level).unwrap();
+            assert_eq!(codec == Codec::Zstd, level > 0);
+            let shape = FrameShape {
+                stored: 0,
+                plain: u32::try_from(text.len()).unwrap(),
+                codec,
+            };
+            assert!(decompress(shape, payload).unwrap() == text);
+        }
+    }
 
     #[test]
     fn frames_are_compressed_only_when_it_gains() {

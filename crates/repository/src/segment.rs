@@ -86,8 +86,8 @@ impl SegmentWriter {
         if self.rows == 0 {
             return Ok(());
         }
-        let next = Vec::with_capacity(BLOCK_BYTES);
-        let sealed = self.parts.push(std::mem::replace(&mut self.block, next))?;
+        let sealed = self.parts.push(&mut self.block)?;
+        self.block.clear();
         let first = self.first.take();
         let blocks = match first {
             Some(_) => &mut self.fences.records,

@@ -82,6 +82,8 @@ pub struct LimitsDraft {
     pub cpu_weight: Option<u32>,
     /// Share of the disks.
     pub io_weight: Option<u32>,
+    /// Percent of all processors, at most.
+    pub cpu_percent: Option<u32>,
     /// Memory, with unit.
     pub memory: Option<String>,
     /// Bytes per second, with unit.
@@ -194,6 +196,7 @@ impl From<&Limits> for LimitsDraft {
         Self {
             cpu_weight: limits.cpu_weight,
             io_weight: limits.io_weight,
+            cpu_percent: limits.cpu_percent.map(u32::from),
             memory: limits.memory.map(bytes_text),
             upload_per_second: limits.upload_per_sec.map(bytes_text),
             duration: limits.duration_secs.map(seconds_text),
@@ -334,6 +337,7 @@ fn limits_text(limits: &LimitsDraft) -> String {
     let parts = [
         number("cpu_weight", limits.cpu_weight),
         number("io_weight", limits.io_weight),
+        number("cpu_percent", limits.cpu_percent),
         unit("memory", &limits.memory),
         unit("upload_per_second", &limits.upload_per_second),
         unit("duration", &limits.duration),

@@ -23,5 +23,5 @@ pub use draft::{KeepDraft, LimitsDraft, ScheduleDraft, destination_text, schedul
 pub use guard::{Guard, Permission};
 pub use load::{Folders, Generation, Settings, parse_generation};
 pub use problem::{Problem, Problems};
-pub use quantity::seconds;
+pub use quantity::{bytes, seconds};
 pub use schedule::{Accounts, Compression, Keep, Limits, Origin, SPREAD_SECS_MAX, Schedule};

@@ -64,7 +64,11 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a size like `64MiB`; fractions are not read: `1536MiB`.
-pub(crate) fn bytes(text: &str) -> Result<ByteCount, String> {
+///
+/// # Errors
+///
+/// What is wrong with it, with an example.
+pub fn bytes(text: &str) -> Result<ByteCount, String> {
     let example = "write for example \"512MiB\" or \"2GiB\"";
     let (number, unit, more) = split(text.trim());
     let Ok(number) = number.parse::<u64>() else {

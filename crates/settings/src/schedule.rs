@@ -88,7 +88,9 @@ pub struct Limits {
     pub cpu_weight: Option<u32>,
     /// Share of the disks against others, 1 to 10000.
     pub io_weight: Option<u32>,
-    /// Memory at which the job is slowed down.
+    /// How much of all processors a run uses at most, 1 to 100 percent.
+    pub cpu_percent: Option<u8>,
+    /// Memory at which the job is slowed down; what it keeps under way follows from it.
     pub memory: Option<ByteCount>,
     /// Bytes per second sent to destinations.
     pub upload_per_sec: Option<ByteCount>,
@@ -103,6 +105,7 @@ impl Limits {
         Self {
             cpu_weight: self.cpu_weight.or(other.cpu_weight),
             io_weight: self.io_weight.or(other.io_weight),
+            cpu_percent: self.cpu_percent.or(other.cpu_percent),
             memory: self.memory.or(other.memory),
             upload_per_sec: self.upload_per_sec.or(other.upload_per_sec),
             duration_secs: self.duration_secs.or(other.duration_secs),
@@ -301,12 +304,18 @@ pub(crate) fn read_limits(mut table: Section<'_, '_>) -> Limits {
     let limits = Limits {
         cpu_weight: table.get("cpu_weight", number(1, 10_000)),
         io_weight: table.get("io_weight", number(1, 10_000)),
+        cpu_percent: table.get("cpu_percent", percent),
         memory: table.get("memory", memory),
         upload_per_sec: table.get("upload_per_second", size),
         duration_secs: table.get("duration", duration),
     };
     table.finish();
     limits
+}
+
+fn percent(value: &DeValue<'_>) -> Result<u8, String> {
+    let percent = number(1, 100)(value)?;
+    Ok(u8::try_from(percent).unwrap_or(100))
 }
 
 fn memory(value: &DeValue<'_>) -> Result<ByteCount, String> {

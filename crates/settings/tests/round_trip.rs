@@ -13,7 +13,7 @@ destinations = ["offsite", "local"]
 keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60, max_age = "400d", min = 3, min_age = "2d" }
 compression = "auto"
 exclude = ["*/cache/*", 'back\slash "quoted"']
-limits = { cpu_weight = 50, io_weight = 10, memory = "512MiB", upload_per_second = "10MB", duration = "6h" }
+limits = { cpu_weight = 50, io_weight = 10, cpu_percent = 40, memory = "512MiB", upload_per_second = "10MB", duration = "6h" }
 enabled = false
 
 [destination.offsite]
@@ -61,7 +61,7 @@ fn every_key_survives_being_written() {
     keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60, max_age = "400d", min = 3, min_age = "2d" }
     compression = "auto"
     exclude = ["*/cache/*", "back\\slash \"quoted\""]
-    limits = { cpu_weight = 50, io_weight = 10, memory = "512MiB", upload_per_second = "10000000B", duration = "6h" }
+    limits = { cpu_weight = 50, io_weight = 10, cpu_percent = 40, memory = "512MiB", upload_per_second = "10000000B", duration = "6h" }
     enabled = false
     [destination.local]
     kind = "local"

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use model::{ByteCount, Exit, SnapshotId};
-use ops::{TreeBackup, TreeBackupError, TreeSnapshot};
+use ops::{Compression, RunLimits, TreeBackup, TreeBackupError, TreeSnapshot, Tuning};
 use serde::Serialize;
 
 use super::{SystemClock, SystemEntropy, host_name, open_for_writing, show_failures};
@@ -12,6 +12,11 @@ use crate::problem::Problem;
 use crate::reach::{RepoArguments, repository_problem};
 use crate::screen::{Screen, Tone, plain, toned};
 use crate::watch::Watch;
+
+/// A pack would take hours with less.
+const RATE_MIN: ByteCount = ByteCount::new(10_000);
+/// Nothing moves with less.
+const MEMORY_MIN: ByteCount = ByteCount::new(24 << 20);
 
 /// What to back up.
 #[derive(Debug, Args)]
@@ -23,14 +28,68 @@ pub struct BackupArguments {
     /// Leave out what matches: a name, or with '/' a path below PATH; '*', '?', '[a-z]' and '**'
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// How hard to compress: 0 is not at all, 9 is slow
-    #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=9))]
-    compression: u8,
+    /// How hard to compress: 0 is not at all, 9 is slow; "auto" follows what the backup waits for
+    #[arg(long, value_name = "LEVEL", default_value = "3", value_parser = compression)]
+    compression: Compression,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// The machine's name to keep with the snapshot; this machine's if not given
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     #[command(flatten)]
     repo: RepoArguments,
+}
+
+/// What the backup may use.
+#[derive(Debug, Args)]
+struct LimitArguments {
+    /// Send at most this much in a second, such as 5MB; kept over some seconds, since a pack goes
+    /// out in one piece
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    limit_upload: Option<ByteCount>,
+    /// Read at most this much in a second from the repository
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    limit_download: Option<ByteCount>,
+    /// Use at most this much of all processors
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    limit_cpu: Option<u8>,
+    /// Hold at most about this much content in memory, such as 48MiB; 96MiB if not given. The
+    /// program and what it knows of the repository come on top
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    limit_memory: Option<ByteCount>,
+}
+
+impl LimitArguments {
+    const fn limits(&self) -> RunLimits {
+        RunLimits {
+            upload_per_sec: self.limit_upload,
+            download_per_sec: self.limit_download,
+            cpu_percent: self.limit_cpu,
+            memory: self.limit_memory,
+        }
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Compression::Auto),
+        Ok(level @ 0..=9) => Ok(Compression::Level(level)),
+        _ => Err("write a number from 0 to 9, or \"auto\"".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<ByteCount, String> {
+    match settings::bytes(text)? {
+        slow if slow < RATE_MIN => Err(format!("is less than {RATE_MIN} a second")),
+        rate => Ok(rate),
+    }
+}
+
+fn memory(text: &str) -> Result<ByteCount, String> {
+    match settings::bytes(text)? {
+        little if little < MEMORY_MIN => Err(format!("is less than {MEMORY_MIN}, which is needed")),
+        enough => Ok(enough),
+    }
 }
 
 /// What was backed up, for programs.
@@ -54,7 +113,10 @@ pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result
         paths: &arguments.paths,
         excludes: &arguments.exclude,
         host: &host,
-        compression: arguments.compression,
+        tuning: Tuning {
+            compression: arguments.compression,
+            limits: arguments.limits.limits(),
+        },
         clock: &SystemClock,
         entropy: &SystemEntropy,
         monitor: &watch,

@@ -63,6 +63,7 @@ impl Bench {
         let schedule = self.settings.schedules.values().next().unwrap();
         BackupPlan {
             schedule,
+            limits: schedule.limits,
             layout: &self.layout,
             host: "web1",
             run: RunId::from_bytes([1; 16]),

@@ -161,9 +161,13 @@ impl Copy {
 pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> Vec<Copy> {
     let mut copies: Vec<Copy> = Vec::new();
     for (number, replica) in replicas.into_iter().enumerate() {
+        let domain = match options.tuning.limits.download_per_sec {
+            Some(rate) => replica.domain.with_slow_reads(rate),
+            None => replica.domain,
+        };
         let mut copy = Copy {
             name: replica.name,
-            domain: replica.domain,
+            domain,
             index: Index::default(),
             bit: u32::try_from(number)
                 .ok()

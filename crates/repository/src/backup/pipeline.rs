@@ -1,38 +1,61 @@
 //! The threads of a run: frames are compressed in parallel, sealed into packs by one thread, and
-//! uploaded by some threads for each replica; one more writes the index meanwhile. Channels are short, so memory stays bounded:
-//! a few frames of at most 8 MiB and a few packs of about 16 MiB.
+//! uploaded by some threads for each replica; one more writes the index meanwhile.
+//!
+//! Memory is bounded by bytes: the walk waits while so many bytes are in frames, and packs grow
+//! only as far as those being stored leave room. Buffers go round.
 
-use std::collections::BTreeMap;
+mod level;
+mod packer;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use edge::{Entropy, Monitor};
-use sealing::{Keyring, ObjectKind};
+use edge::Monitor;
+use sealing::{ObjectKind, PART_OVERHEAD_BYTES};
 
 use super::BackupOptions;
 use super::copy::Copy;
 use super::indexer::{StoredAt, index_all};
-use crate::error::RepositoryError;
-use crate::index::{PackInfo, Record, records_of};
+use crate::chunker::CHUNK_BYTES_MAX;
+use crate::gate::{Gate, Permit, Pool};
+use crate::index::{PackInfo, Record};
 use crate::layout::ObjectHash;
-use crate::pack::{ChunkEntry, Frame, PackBuilder, compress};
+use crate::pack::{ChunkEntry, Codec, Frame, METADATA_FRAME_BYTES, compress_into};
+use crate::throttle::{ByteRate, CpuShare};
+use crate::tuning::Plan;
+use level::Level;
+use packer::Packer;
 
-/// Frames that wait for a compressor, and as many for the packer.
-const FRAMES_QUEUED: usize = 4;
-const COMPRESSORS_MAX: usize = 4;
-const UPLOADS_PER_REPLICA: usize = 2;
-/// None waits: a pack is 16 MiB, and one is being filled meanwhile.
-const PACKS_QUEUED: usize = 0;
+/// Queues are bounded by the bytes in them; this bounds what is beside the bytes.
+const ITEMS_QUEUED: usize = 64;
 /// Metadata is small and read often.
 const METADATA_LEVEL: i32 = 3;
+/// Buffers for chunks larger than a frame that are kept.
+const LARGE_BUFFERS: usize = 2;
 
-/// Plaintext chunks that become one frame.
-pub(super) struct FrameJob {
+/// Which of the two open packs of content. Chunks of larger files go to either by chance, so that
+/// the sizes of packs say nothing of the sizes of chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    First,
+    Second,
+}
+
+/// What goes into one pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lane {
     pub(super) kind: ObjectKind,
     /// The bits of the replicas that lack these chunks.
     pub(super) replicas: u32,
+    pub(super) side: Side,
+}
+
+/// Plaintext chunks that become one frame.
+pub(super) struct FrameJob {
+    pub(super) lane: Lane,
     pub(super) plain: Vec<u8>,
     pub(super) chunks: Vec<ChunkEntry>,
 }
@@ -48,10 +71,97 @@ pub(super) struct NewPack {
     pub(super) stored_at: StoredAt,
 }
 
+/// What all threads of a run share.
+pub(super) struct Flow {
+    pub(super) plan: Plan,
+    pub(super) buffers: Buffers,
+    frames: Arc<Gate>,
+    packs: Arc<Gate>,
+    level: Level,
+    upload: Option<ByteRate>,
+    pub(super) cpu: Option<Arc<CpuShare>>,
+}
+
+impl Flow {
+    fn new(options: &BackupOptions<'_>) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let tuning = &options.tuning;
+        let plan = Plan::of(tuning, cores);
+        Arc::new(Self {
+            plan,
+            buffers: Buffers::of(&plan),
+            frames: Gate::new(plan.frames_bytes_max),
+            packs: Gate::new(plan.packs_bytes_max),
+            level: Level::of(tuning.compression),
+            upload: tuning.limits.upload_per_sec.map(ByteRate::new),
+            cpu: CpuShare::of(tuning.limits.cpu_percent, cores),
+        })
+    }
+
+    /// Waits while the run used more than its share of the processors.
+    pub(super) fn keep_cpu_share(&self) {
+        if let Some(cpu) = &self.cpu {
+            cpu.keep();
+        }
+    }
+}
+
+/// Buffers of the sizes that a run needs.
+pub(super) struct Buffers {
+    data: Arc<Pool>,
+    metadata: Arc<Pool>,
+    large: Arc<Pool>,
+    packs: Arc<Pool>,
+}
+
+impl Buffers {
+    fn of(plan: &Plan) -> Self {
+        // A frame grows by its tag, and by a little when it does not compress.
+        let room = |bytes| zstd::zstd_safe::compress_bound(bytes) + PART_OVERHEAD_BYTES;
+        let frames = 2 * plan.frames_bytes_max.div_ceil(plan.frame_bytes);
+        // The last frame and the trailer go beyond, and Padmé adds up to 3 % at these sizes.
+        let pack = plan.pack_bytes + plan.pack_bytes / 16 + plan.frame_bytes;
+        let packs = plan.packs_bytes_max.div_ceil(plan.pack_bytes);
+        Self {
+            data: Pool::new(room(plan.frame_bytes), frames),
+            metadata: Pool::new(room(METADATA_FRAME_BYTES), ITEMS_QUEUED),
+            large: Pool::new(room(CHUNK_BYTES_MAX), LARGE_BUFFERS),
+            packs: Pool::new(pack, packs),
+        }
+    }
+
+    /// Gives an empty buffer for a frame of at least `bytes` of plaintext.
+    pub(super) fn take_frame(&self, kind: ObjectKind, bytes: usize) -> Vec<u8> {
+        self.pool(kind, bytes).take()
+    }
+
+    fn give_frame(&self, kind: ObjectKind, buffer: Vec<u8>) {
+        self.pool(kind, buffer.capacity()).give(buffer);
+    }
+
+    fn pool(&self, kind: ObjectKind, bytes: usize) -> &Pool {
+        let ordinary = if kind == ObjectKind::DataPack {
+            &self.data
+        } else {
+            &self.metadata
+        };
+        if bytes <= ordinary.capacity() {
+            ordinary
+        } else {
+            &self.large
+        }
+    }
+}
+
+struct Job {
+    job: FrameJob,
+    permit: Permit,
+}
+
 struct Compressed {
-    kind: ObjectKind,
-    replicas: u32,
+    lane: Lane,
     frame: Frame,
+    permit: Permit,
 }
 
 struct Upload {
@@ -59,11 +169,22 @@ struct Upload {
     hash: ObjectHash,
     bytes: Vec<u8>,
     stored_at: StoredAt,
+    flow: Arc<Flow>,
+    /// Leaves after the bytes.
+    _permit: Permit,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.flow.buffers.packs.give(bytes);
+    }
 }
 
 /// Takes frames and gives back the packs that they became.
 pub(super) struct Pipeline<'scope> {
-    frames: SyncSender<FrameJob>,
+    pub(super) flow: Arc<Flow>,
+    frames: SyncSender<Job>,
     pushed: usize,
     /// Gives the number of frames that it packed.
     packer: ScopedJoinHandle<'scope, usize>,
@@ -77,30 +198,33 @@ impl<'scope> Pipeline<'scope> {
         copies: &'env [Copy],
         options: &BackupOptions<'env>,
     ) -> Self {
+        let flow = Flow::new(options);
+        let (entropy, monitor) = (options.entropy, options.monitor);
         let uploads: Vec<_> = copies
             .iter()
-            .map(|copy| start_uploads(scope, copy, options.monitor))
+            .map(|copy| start_uploads(scope, copy, &flow, monitor))
             .collect();
-        let (frames, jobs) = sync_channel(FRAMES_QUEUED);
-        let (compressed, ready) = sync_channel(FRAMES_QUEUED);
+        let (frames, jobs) = sync_channel(ITEMS_QUEUED);
+        let (compressed, ready) = sync_channel(ITEMS_QUEUED);
         let jobs = Arc::new(Mutex::new(jobs));
-        let level = i32::from(options.compression);
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..workers.min(COMPRESSORS_MAX) {
+        for _ in 0..flow.plan.compressors {
             let (jobs, compressed) = (jobs.clone(), compressed.clone());
-            scope.spawn(move || compress_all(&jobs, &compressed, level));
+            let flow = Arc::clone(&flow);
+            scope.spawn(move || compress_all(&jobs, &compressed, &flow));
         }
-        let (entropy, monitor) = (options.entropy, options.monitor);
         let (finished, packs) = channel();
         let options = *options;
         let indexer = scope.spawn(move || index_all(copies, &options, &packs));
+        let shared = Arc::clone(&flow);
         let packer = scope.spawn(move || {
             let mut packer = Packer {
                 copies,
                 entropy,
                 monitor,
                 uploads,
+                flow: shared,
                 open: BTreeMap::new(),
+                begun: BTreeSet::new(),
                 finished,
                 packed: 0,
             };
@@ -108,6 +232,7 @@ impl<'scope> Pipeline<'scope> {
             packer.packed
         });
         Self {
+            flow,
             frames,
             pushed: 0,
             packer,
@@ -115,10 +240,11 @@ impl<'scope> Pipeline<'scope> {
         }
     }
 
-    /// Queues a frame, waiting while the queues are full. False when nobody takes it any more.
+    /// Queues a frame, waiting while too much is under way. False when nobody takes it any more.
     pub(super) fn push(&mut self, job: FrameJob) -> bool {
         self.pushed += 1;
-        self.frames.send(job).is_ok()
+        let permit = self.flow.frames.enter(job.plain.len());
+        self.frames.send(Job { job, permit }).is_ok()
     }
 
     /// Waits until all frames are in packs that are stored or queued; gives those that no index
@@ -140,47 +266,61 @@ fn take<T>(queue: &Mutex<Receiver<T>>) -> Option<T> {
         .ok()
 }
 
-fn compress_all(jobs: &Mutex<Receiver<FrameJob>>, compressed: &SyncSender<Compressed>, level: i32) {
-    while let Some(job) = take(jobs) {
-        let level = match job.kind {
-            ObjectKind::DataPack => level,
+fn compress_all(jobs: &Mutex<Receiver<Job>>, compressed: &SyncSender<Compressed>, flow: &Flow) {
+    while let Some(Job { job, permit }) = take(jobs) {
+        let kind = job.lane.kind;
+        let level = match kind {
+            ObjectKind::DataPack => flow.level.now(),
             _ => METADATA_LEVEL,
         };
         let plain = u32::try_from(job.plain.len()).unwrap_or(u32::MAX);
+        let mut packed = flow.buffers.take_frame(kind, job.plain.len());
         // Compression into memory fails only without memory; then this run cannot go on.
-        let Ok((codec, payload)) = compress(job.plain, level) else {
+        let Ok(codec) = compress_into(&job.plain, level, &mut packed) else {
             return;
         };
+        let (payload, free) = match codec {
+            Codec::Zstd => (packed, job.plain),
+            Codec::Raw => (job.plain, packed),
+        };
+        flow.buffers.give_frame(kind, free);
         let frame = Frame {
             codec,
             plain,
             payload,
             chunks: job.chunks,
         };
+        let lane = job.lane;
         let next = Compressed {
-            kind: job.kind,
-            replicas: job.replicas,
+            lane,
             frame,
+            permit,
         };
         if compressed.send(next).is_err() {
             return;
         }
+        flow.keep_cpu_share();
     }
 }
 
 fn start_uploads<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     copy: &'env Copy,
+    flow: &Arc<Flow>,
     monitor: &'env dyn Monitor,
 ) -> SyncSender<Arc<Upload>> {
-    let (sender, packs) = sync_channel::<Arc<Upload>>(PACKS_QUEUED);
+    let (sender, packs) = sync_channel::<Arc<Upload>>(ITEMS_QUEUED);
     let packs = Arc::new(Mutex::new(packs));
-    for _ in 0..UPLOADS_PER_REPLICA {
+    for _ in 0..flow.plan.uploads {
         let packs = packs.clone();
+        let flow = Arc::clone(flow);
         scope.spawn(move || {
             while let Some(pack) = take(&packs) {
                 if !copy.is_live() {
                     continue;
+                }
+                if let Some(rate) = &flow.upload {
+                    rate.pass(pack.bytes.len() as u64, monitor);
                 }
                 match copy.put(pack.kind, &pack.hash, &pack.bytes) {
                     Ok(()) => drop(pack.stored_at.fetch_or(copy.bit, Ordering::AcqRel)),
@@ -190,97 +330,4 @@ fn start_uploads<'scope, 'env: 'scope>(
         });
     }
     sender
-}
-
-/// Seals frames into packs, one open pack for each kind and set of replicas.
-struct Packer<'env> {
-    copies: &'env [Copy],
-    entropy: &'env dyn Entropy,
-    monitor: &'env dyn Monitor,
-    uploads: Vec<SyncSender<Arc<Upload>>>,
-    open: BTreeMap<(ObjectKind, u32), PackBuilder>,
-    finished: Sender<NewPack>,
-    packed: usize,
-}
-
-impl Packer<'_> {
-    fn run(&mut self, ready: &Receiver<Compressed>) {
-        while let Ok(next) = ready.recv() {
-            if let Err(error) = self.push(next) {
-                return self.give_up(error);
-            }
-        }
-        while let Some(((_, replicas), pack)) = self.open.pop_first() {
-            if let Err(error) = self.close(pack, replicas) {
-                return self.give_up(error);
-            }
-        }
-    }
-
-    fn push(&mut self, next: Compressed) -> Result<(), sealing::ObjectError> {
-        let key = (next.kind, next.replicas);
-        let mut pack = match self.open.remove(&key) {
-            Some(pack) => pack,
-            None => self.begin(next.kind)?,
-        };
-        pack.push(next.frame)?;
-        if pack.is_full() {
-            return self.close(pack, next.replicas);
-        }
-        self.open.insert(key, pack);
-        Ok(())
-    }
-
-    fn begin(&self, kind: ObjectKind) -> Result<PackBuilder, sealing::ObjectError> {
-        let mut salt = [0; 32];
-        self.entropy.fill(&mut salt);
-        PackBuilder::new(self.keyring()?, kind, &salt)
-    }
-
-    fn keyring(&self) -> Result<&Keyring, sealing::ObjectError> {
-        let first = self.copies.first().ok_or(sealing::ObjectError::Damaged)?;
-        Ok(first.domain.keyring())
-    }
-
-    fn close(&mut self, pack: PackBuilder, replicas: u32) -> Result<(), sealing::ObjectError> {
-        let pack = pack.finish()?;
-        let stored = pack.stored;
-        let tail_start = stored.bytes.len().saturating_sub(stored.tail_bytes);
-        let tail = stored.bytes.get(tail_start..).unwrap_or_default();
-        let stored_at = StoredAt::default();
-        self.packed += pack.info.frames.len();
-        let finished = NewPack {
-            replicas,
-            records: records_of(0, &pack.frames),
-            tail_bytes: stored.tail_bytes as u64,
-            tail_hash: ObjectHash::of(tail),
-            info: pack.info.clone(),
-            stored_at: stored_at.clone(),
-        };
-        let upload = Arc::new(Upload {
-            kind: pack.info.kind,
-            hash: stored.hash,
-            bytes: stored.bytes,
-            stored_at,
-        });
-        for (copy, queue) in self.copies.iter().zip(&self.uploads) {
-            if replicas & copy.bit == 0 {
-                continue;
-            }
-            if upload.kind == ObjectKind::MetadataPack {
-                copy.domain
-                    .keep_in_cache(upload.kind, &upload.hash, &upload.bytes);
-            }
-            // The uploaders end only after this thread, and so does the indexer.
-            drop(queue.send(upload.clone()));
-        }
-        drop(self.finished.send(finished));
-        Ok(())
-    }
-
-    fn give_up(&self, error: sealing::ObjectError) {
-        for copy in self.copies {
-            copy.fail(RepositoryError::Sealing(error), self.monitor);
-        }
-    }
 }

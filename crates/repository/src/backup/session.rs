@@ -3,20 +3,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use edge::{Entry, EntryKind, Event, Opener, SourceError, SourceItem};
+use edge::{Entropy, Entry, EntryKind, Event, Opener, SourceError, SourceItem};
 use model::{ByteCount, ErrorClass, Failure, escape};
 use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 
 use super::ahead::Ahead;
 use super::copy::Copy;
 use super::parent::{Former, Parent};
-use super::pipeline::{FrameJob, NewPack, Pipeline};
+use super::pipeline::{FrameJob, Lane, NewPack, Pipeline, Side};
 use super::{BackupCounts, BackupOptions};
 use crate::chunker::{Chunker, Class};
 use crate::content::{Bytes, ChunkRef, Content, DEPTH_MAX, LIST_MAX, Node, encode_list};
 use crate::error::{RepositoryError, chain};
 use crate::index::{KnownIds, prefix_of};
-use crate::pack::{ChunkEntry, DATA_FRAME_BYTES, METADATA_FRAME_BYTES};
+use crate::pack::{ChunkEntry, METADATA_FRAME_BYTES};
 use crate::snapshot::SnapshotFailure;
 use crate::tree::{TreeBuilder, TreeRoot, check_node};
 
@@ -49,9 +49,10 @@ struct Storing<'scope, 'env> {
     namer: ChunkNamer,
     chunker: Chunker,
     pipeline: Pipeline<'scope>,
-    frames: BTreeMap<(ObjectKind, u32), FrameJob>,
+    frames: BTreeMap<Lane, FrameJob>,
     /// Chunks of this run that every live replica has or is being sent.
     stored: KnownIds,
+    coins: Coins<'env>,
 }
 
 /// One walk.
@@ -87,6 +88,11 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 pipeline,
                 frames: BTreeMap::new(),
                 stored: KnownIds::new(scratch),
+                coins: Coins {
+                    entropy: options.entropy,
+                    bits: 0,
+                    left: 0,
+                },
             },
             parent,
             tree: TreeBuilder::new(keyring.tree_hasher()),
@@ -265,7 +271,8 @@ impl Storing<'_, '_> {
     }
 
     /// Names a chunk and stores it where it is lacking.
-    fn chunk(&mut self, kind: ChunkKind, bytes: &[u8]) -> Result<ChunkRef, Stopped> {
+    fn chunk(&mut self, kind: ChunkKind, side: Side, bytes: &[u8]) -> Result<ChunkRef, Stopped> {
+        self.pipeline.flow.keep_cpu_share();
         let id = self.namer.name(kind, bytes);
         let length = u32::try_from(bytes.len()).map_err(|_| Stopped)?;
         let chunk = ChunkRef { id, length };
@@ -277,19 +284,22 @@ impl Storing<'_, '_> {
             return Ok(chunk);
         }
         let (object, frame_bytes) = match kind {
-            ChunkKind::Data => (ObjectKind::DataPack, DATA_FRAME_BYTES),
+            ChunkKind::Data => (ObjectKind::DataPack, self.pipeline.flow.plan.frame_bytes),
             ChunkKind::Page | ChunkKind::List => (ObjectKind::MetadataPack, METADATA_FRAME_BYTES),
         };
-        let key = (object, replicas);
-        let is_full = |frame: &FrameJob| frame.plain.len() + bytes.len() > frame_bytes;
-        if self.frames.get(&key).is_some_and(is_full) {
-            self.flush(key)?;
-        }
-        let frame = self.frames.entry(key).or_insert_with(|| FrameJob {
+        let lane = Lane {
             kind: object,
             replicas,
-            // Grown piece by piece it would be copied over and over.
-            plain: Vec::with_capacity(frame_bytes.max(bytes.len())),
+            side,
+        };
+        let is_full = |frame: &FrameJob| frame.plain.len() + bytes.len() > frame_bytes;
+        if self.frames.get(&lane).is_some_and(is_full) {
+            self.flush(lane)?;
+        }
+        let buffers = &self.pipeline.flow.buffers;
+        let frame = self.frames.entry(lane).or_insert_with(|| FrameJob {
+            lane,
+            plain: buffers.take_frame(object, bytes.len()),
             chunks: Vec::new(),
         });
         frame.plain.extend_from_slice(bytes);
@@ -298,7 +308,8 @@ impl Storing<'_, '_> {
     }
 
     fn page(&mut self, page: &[u8]) -> Result<ChunkId, Stopped> {
-        self.chunk(ChunkKind::Page, page).map(|chunk| chunk.id)
+        self.chunk(ChunkKind::Page, Side::First, page)
+            .map(|chunk| chunk.id)
     }
 
     /// Gives the content of a list of chunks; a long list is stored as chunks itself.
@@ -313,7 +324,7 @@ impl Storing<'_, '_> {
             list.clear();
             while !rest.is_empty() {
                 let (piece, after) = rest.split_at(self.chunker.cut(Class::Dump, rest));
-                list.push(self.chunk(ChunkKind::List, piece)?);
+                list.push(self.chunk(ChunkKind::List, Side::First, piece)?);
                 rest = after;
             }
             depth += 1;
@@ -321,8 +332,8 @@ impl Storing<'_, '_> {
         Ok(Bytes::Chunks { depth, list })
     }
 
-    fn flush(&mut self, key: (ObjectKind, u32)) -> Result<(), Stopped> {
-        let Some(frame) = self.frames.remove(&key) else {
+    fn flush(&mut self, lane: Lane) -> Result<(), Stopped> {
+        let Some(frame) = self.frames.remove(&lane) else {
             return Ok(());
         };
         if self.pipeline.push(frame) {
@@ -333,12 +344,65 @@ impl Storing<'_, '_> {
     }
 
     fn finish(mut self) -> Option<Vec<NewPack>> {
+        self.join_sides();
         while let Some((_, frame)) = self.frames.pop_first() {
             if !self.pipeline.push(frame) {
                 break;
             }
         }
         self.pipeline.finish()
+    }
+}
+
+impl Storing<'_, '_> {
+    /// Makes one frame of what is left of two, if it fits.
+    fn join_sides(&mut self) {
+        let frame_bytes = self.pipeline.flow.plan.frame_bytes;
+        let lanes: Vec<_> = self.frames.keys().copied().collect();
+        for lane in lanes.into_iter().filter(|lane| lane.side == Side::Second) {
+            let Some(second) = self.frames.remove(&lane) else {
+                continue;
+            };
+            let beside = Lane {
+                side: Side::First,
+                ..lane
+            };
+            match self.frames.get_mut(&beside) {
+                Some(first) if first.plain.len() + second.plain.len() <= frame_bytes => {
+                    first.plain.extend_from_slice(&second.plain);
+                    first.chunks.extend(second.chunks);
+                }
+                _ => {
+                    self.frames.insert(lane, second);
+                }
+            }
+        }
+    }
+}
+
+/// Decisions by chance.
+struct Coins<'env> {
+    entropy: &'env dyn Entropy,
+    bits: u64,
+    left: u32,
+}
+
+impl Coins<'_> {
+    fn toss(&mut self) -> Side {
+        if self.left == 0 {
+            let mut bytes = [0; 8];
+            self.entropy.fill(&mut bytes);
+            self.bits = u64::from_le_bytes(bytes);
+            self.left = u64::BITS;
+        }
+        let side = if self.bits & 1 == 0 {
+            Side::First
+        } else {
+            Side::Second
+        };
+        self.bits >>= 1;
+        self.left -= 1;
+        side
     }
 }
 

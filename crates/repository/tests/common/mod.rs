@@ -11,7 +11,7 @@ use edge::{Entry, EntryKind, Monitor, ObjectStore, Silent, TreePath};
 use model::{DestinationName, SnapshotId};
 use repository::{
     BackupOptions, BackupReport, Domain, PruneOptions, PruneReport, Repack, Replica,
-    RepositoryError, RestoreReport, ScheduleKey, View, back_up,
+    RepositoryError, RestoreReport, ScheduleKey, Tuning, View, back_up,
 };
 use testkit::{
     Collected, CollectingTarget, CountingEntropy, FileSpec, FixedClock, MemoryStore, TreeSource,
@@ -24,6 +24,7 @@ pub struct World {
     pub entropy: CountingEntropy,
     pub cache: Option<Arc<dyn ObjectStore>>,
     pub compare_by: Vec<TreePath>,
+    pub tuning: Tuning,
 }
 
 impl World {
@@ -34,6 +35,7 @@ impl World {
             entropy: CountingEntropy::default(),
             cache: None,
             compare_by: Vec::new(),
+            tuning: Tuning::default(),
         }
     }
 
@@ -74,7 +76,7 @@ impl World {
             run: None,
             roots: &[],
             compare_by: &self.compare_by,
-            compression: 3,
+            tuning: self.tuning,
             clock: &self.clock,
             entropy: &self.entropy,
             monitor,

@@ -6,6 +6,7 @@ use edge::{ContentEnd, Entry, EntryKind, Opener};
 use model::{ByteCount, ErrorClass};
 use sealing::ChunkKind;
 
+use super::super::pipeline::Side;
 use super::{Fresh, Session, Stopped};
 use crate::chunker::Class;
 use crate::content::{Bytes, Content, INLINE_BYTES_MAX, Node, check_extents};
@@ -139,7 +140,13 @@ impl Session<'_, '_> {
             }
             let length = self.storing.chunker.cut(class, bytes);
             let piece = bytes.get(..length).unwrap_or_default();
-            match self.storing.chunk(ChunkKind::Data, piece) {
+            let is_all = list.is_empty() && window.is_at_end && length == bytes.len();
+            let side = if is_all {
+                Side::First
+            } else {
+                self.storing.coins.toss()
+            };
+            match self.storing.chunk(ChunkKind::Data, side, piece) {
                 Ok(chunk) => list.push(chunk),
                 Err(stopped) => break Err(stopped.into()),
             }
