@@ -88,7 +88,7 @@ enum Verb {
     /// schedule's runs write to meanwhile.
     #[command(subcommand)]
     Repo(RepoVerb),
-    /// Show the key that opens a schedule's backups
+    /// Show the key that opens a schedule's backups, or give it another one
     #[command(subcommand)]
     Key(KeyVerb),
     /// Keep what this server needs to reach a destination

@@ -1,4 +1,4 @@
-//! `key export`: the key that opens a schedule's backups, to keep elsewhere.
+//! `key`: the key that opens a schedule's backups, to keep elsewhere, and another one to use.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -6,12 +6,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use edge::Entropy;
 use model::{Exit, ScheduleName, Secret};
 use ops::ScheduleKey;
 
+use crate::configuration;
 use crate::credentials;
 use crate::problem::Problem;
+use crate::prompt;
 use crate::screen::{Screen, plain};
+use crate::secrets;
 use crate::server::Server;
 
 /// What to do with keys.
@@ -22,6 +26,26 @@ pub enum KeyVerb {
     /// Whoever has it can read these backups; without it nobody can. It opens them on any machine:
     /// see 'backstayctl restore --help', --repo and --key-file.
     Export(ExportArguments),
+    /// Give a schedule another key, which its runs use from now on
+    ///
+    /// For a key that 'repo key replace', 'repo key new-epoch' or 'repo key add' made, such as one that
+    /// may only add. Backups that this key does not open stay where they are and need the former one,
+    /// of which this server keeps no copy.
+    Import(ImportArguments),
+}
+
+/// Which key, and whose it becomes.
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// Which schedule
+    #[arg(value_name = "SCHEDULE")]
+    schedule: ScheduleName,
+    /// The file with the key; "-" asks for it
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Which key, and where to.
@@ -41,7 +65,46 @@ pub struct ExportArguments {
 ///
 /// When there is no such key or the file cannot be written.
 pub fn key(server: &Server, verb: &KeyVerb, screen: &mut Screen) -> Result<Exit, Problem> {
-    let KeyVerb::Export(arguments) = verb;
+    match verb {
+        KeyVerb::Export(arguments) => export(server, arguments, screen),
+        KeyVerb::Import(arguments) => import(server, arguments, screen),
+    }
+}
+
+fn import(
+    server: &Server,
+    arguments: &ImportArguments,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    server.as_root("storing a key")?;
+    server.installed()?;
+    let name = &arguments.schedule;
+    let settings = configuration::load(server)?;
+    configuration::schedule(&settings, name)?;
+    let key = read(&arguments.key_file)?;
+    let id = format!("schedule-{name}");
+    let path = server.credential_store().join(format!("{id}.cred"));
+    if path.exists() && !arguments.yes {
+        let what = format!(
+            "The former key of schedule {name} is not kept here: what only it opens needs a copy of it"
+        );
+        prompt::confirm(&what, name.as_str())?;
+    }
+    credentials::encrypt(&id, key.as_bytes(), &path)?;
+    if screen.is_json() {
+        screen.json(&serde_json::json!({ "schedule": name, "stored_in": path }))?;
+    } else {
+        let text = format!("Schedule {name} uses this key from its next run on.");
+        screen.line(&[plain(text)])?;
+    }
+    Ok(Exit::Done)
+}
+
+fn export(
+    server: &Server,
+    arguments: &ExportArguments,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
     server.as_root("reading a key")?;
     server.installed()?;
     let name = &arguments.schedule;
@@ -98,6 +161,41 @@ pub fn load(server: &Server, name: &ScheduleName) -> Result<ScheduleKey, Problem
         ))
     })?;
     Ok(ScheduleKey::from_bytes(key))
+}
+
+/// Reads a key from a file; "-" asks for it.
+///
+/// # Errors
+///
+/// When it cannot be read or is none.
+pub fn read(path: &Path) -> Result<ScheduleKey, Problem> {
+    let text = if path == Path::new("-") {
+        prompt::secret("Key: ")?
+    } else {
+        secrets::file(path, "the key")?
+    };
+    ScheduleKey::parse(text.reveal()).map_err(|error| {
+        Problem::new(Exit::Usage, "cannot understand the key")
+            .because(&error)
+            .hint("the key is the line that 'backstayctl key export SCHEDULE' shows")
+    })
+}
+
+/// Reads a key from a file, or makes one and writes it to the file when that does not exist. It is
+/// on disk before anything that only it opens.
+///
+/// # Errors
+///
+/// As [`read`] and [`write`].
+pub fn read_or_make(path: &Path, entropy: &dyn Entropy) -> Result<(ScheduleKey, bool), Problem> {
+    if path == Path::new("-") || path.symlink_metadata().is_ok() {
+        return Ok((read(path)?, false));
+    }
+    let mut bytes = [0; 32];
+    entropy.fill(&mut bytes);
+    let key = ScheduleKey::from_bytes(bytes);
+    write(path, &key.to_text())?;
+    Ok((key, true))
 }
 
 /// Writes a key to a new file that only its owner can read.

@@ -36,6 +36,20 @@ pub fn secret(question: &str) -> Result<Secret, Problem> {
     typed.map(Secret::new)
 }
 
+/// Asks for a new secret, on a terminal twice.
+///
+/// # Errors
+///
+/// As [`secret`], and when the two differ.
+pub fn new_secret(question: &str) -> Result<Secret, Problem> {
+    let first = secret(question)?;
+    if io::stdin().is_terminal() && secret("Again: ")?.reveal() != first.reveal() {
+        let what = "what was typed differs; nothing was changed";
+        return Err(Problem::new(Exit::Usage, what));
+    }
+    Ok(first)
+}
+
 /// Reads one line from standard input; the question is shown only on a terminal.
 ///
 /// # Errors

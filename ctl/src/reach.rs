@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use model::{DestinationName, Exit, ScheduleName, Secret};
-use ops::{Domain, OpenError, RepositoryError, ScheduleKey, Snapshot, StorePlace};
+use ops::{Domain, OpenError, RepositoryError, ScheduleKey, Snapshot, StorePlace, Unlock};
 use settings::{Credential, Destination};
 
 use crate::configuration;
@@ -20,11 +20,22 @@ use crate::server::Server;
 pub struct PlaceArguments {
     /// Read backups straight from here, without an agent: a directory, or
     /// s3://BUCKET/PATH?endpoint=URL&region=NAME
-    #[arg(long, value_name = "PLACE", requires = "key_file")]
+    #[arg(long, value_name = "PLACE")]
     repo: Option<String>,
     /// The file with the schedule's key, as 'key export' wrote it; "-" asks for it
     #[arg(long, value_name = "FILE", requires = "repo")]
     key_file: Option<PathBuf>,
+    /// The file with the password; it is asked for when no key is given either
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "repo",
+        conflicts_with = "key_file"
+    )]
+    password_file: Option<PathBuf>,
+    /// The backups are not encrypted: open them with the key that everybody knows
+    #[arg(long, requires = "repo", conflicts_with_all = ["key_file", "password_file"])]
+    no_encryption: bool,
     /// The file with access key id and secret access key, one line each or as TOML; asked for when
     /// not given
     #[arg(long, value_name = "FILE", requires = "repo")]
@@ -42,16 +53,47 @@ pub struct Reached {
 /// The same for verbs that need no server at all.
 #[derive(Debug, Clone, Args)]
 pub struct RepoArguments {
+    #[command(flatten)]
+    site: SiteArguments,
+    /// The file with the key; "-" asks for it
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The file with the password; it is asked for when no key is given either
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    password_file: Option<PathBuf>,
+    /// The backups are not encrypted: open them with the key that everybody knows
+    #[arg(long, conflicts_with_all = ["key_file", "password_file"])]
+    no_encryption: bool,
+}
+
+/// A place alone.
+#[derive(Debug, Clone, Args)]
+pub struct SiteArguments {
     /// Where the backups are: a directory, or s3://BUCKET/PATH?endpoint=URL&region=NAME
     #[arg(long, value_name = "PLACE")]
     repo: String,
-    /// The file with the key; "-" asks for it
-    #[arg(long, value_name = "FILE")]
-    key_file: PathBuf,
     /// The file with access key id and secret access key, one line each or as TOML; asked for when
     /// not given
     #[arg(long, value_name = "FILE")]
     access_key_file: Option<PathBuf>,
+}
+
+/// What opens backups.
+pub enum Opener {
+    /// A key.
+    Key(ScheduleKey),
+    /// A password.
+    Password(Secret),
+}
+
+impl Opener {
+    /// Gives it as the engine takes it.
+    pub const fn unlock(&self) -> Unlock<'_> {
+        match self {
+            Self::Key(key) => Unlock::Key(key),
+            Self::Password(password) => Unlock::Password(password),
+        }
+    }
 }
 
 impl PlaceArguments {
@@ -66,23 +108,32 @@ impl PlaceArguments {
     ///
     /// When place or key are not understood, the place cannot be reached, or the key is another's.
     pub fn open(&self) -> Result<Domain, Problem> {
-        let (Some(repo), Some(key_file)) = (self.repo.clone(), self.key_file.clone()) else {
-            return Err(Problem::new(Exit::Usage, "--key-file is missing"));
+        let Some(repo) = self.repo.clone() else {
+            return Err(Problem::new(Exit::Usage, "--repo is missing"));
         };
         let access_key_file = self.access_key_file.clone();
         let repo = RepoArguments {
-            repo,
-            key_file,
-            access_key_file,
+            site: SiteArguments {
+                repo,
+                access_key_file,
+            },
+            key_file: self.key_file.clone(),
+            password_file: self.password_file.clone(),
+            no_encryption: self.no_encryption,
         };
         repo.open()
     }
 }
 
 impl RepoArguments {
-    /// Gives the path of the key file.
-    pub fn key_file(&self) -> &Path {
-        &self.key_file
+    /// Gives the path of the key file, when there is to be one.
+    pub fn key_file(&self) -> Option<&Path> {
+        self.key_file.as_deref()
+    }
+
+    /// True when nothing was given that opens the place.
+    pub const fn asks_for_password(&self) -> bool {
+        self.key_file.is_none() && self.password_file.is_none() && !self.no_encryption
     }
 
     /// Opens the place.
@@ -91,28 +142,38 @@ impl RepoArguments {
     ///
     /// As [`PlaceArguments::open`].
     pub fn open(&self) -> Result<Domain, Problem> {
-        let key = self.key()?;
-        ops::open_domain(&self.place()?, &key).map_err(|error| open_problem(&error))
+        let opener = self.opener()?;
+        ops::open_domain_with(&self.place()?, &opener.unlock())
+            .map_err(|error| open_problem(&error))
     }
 
-    /// Reads the key.
+    /// Reads the key or password.
     ///
     /// # Errors
     ///
     /// When it cannot be read or is none.
-    pub fn key(&self) -> Result<ScheduleKey, Problem> {
-        let text = if self.key_file == Path::new("-") {
-            prompt::secret("Schedule key: ")?
-        } else {
-            secrets::file(&self.key_file, "the schedule key")?
-        };
-        ScheduleKey::parse(text.reveal()).map_err(|error| {
-            Problem::new(Exit::Usage, "cannot understand the schedule key")
-                .because(&error)
-                .hint("the key is the line that 'backstayctl key export SCHEDULE' shows")
-        })
+    pub fn opener(&self) -> Result<Opener, Problem> {
+        if self.no_encryption {
+            return Ok(Opener::Key(ScheduleKey::published()));
+        }
+        match (&self.key_file, &self.password_file) {
+            (Some(file), _) => key::read(file).map(Opener::Key),
+            (None, Some(file)) => secrets::file(file, "the password").map(Opener::Password),
+            (None, None) => prompt::secret("Password: ").map(Opener::Password),
+        }
     }
 
+    /// Reads where it is, and what is needed to get there.
+    ///
+    /// # Errors
+    ///
+    /// As [`SiteArguments::place`].
+    pub fn place(&self) -> Result<StorePlace, Problem> {
+        self.site.place()
+    }
+}
+
+impl SiteArguments {
     /// Reads where it is, and what is needed to get there.
     ///
     /// # Errors
@@ -200,29 +261,54 @@ fn open(server: &Server, destination: &Destination, key: &ScheduleKey) -> Result
 
 /// Gives the problem that it is when a place cannot be opened.
 pub fn open_problem(error: &OpenError) -> Problem {
+    if let OpenError::Repository(error) = error {
+        return repository_problem("cannot open the backups", error);
+    }
     let exit = error.exit();
     let problem = Problem::new(exit, "cannot open the backups").because(error);
     match exit {
-        Exit::NoRepository => {
-            problem.hint("check the path; before its first run a schedule has no backups")
-        }
-        Exit::WrongKey => {
-            problem.hint("each schedule has its own key: backstayctl key export SCHEDULE")
-        }
-        Exit::Unreachable => problem.hint("nothing was changed; try again when it can be reached"),
-        Exit::Damage => problem.hint("read from another destination: --from NAME"),
+        Exit::NoRepository => problem.hint(NO_REPOSITORY),
+        Exit::Unreachable => problem.hint(UNREACHABLE),
         _ => problem,
     }
 }
+
+const NO_REPOSITORY: &str = "check the path; before its first run a schedule has no backups";
+const UNREACHABLE: &str = "nothing was changed; try again when it can be reached";
 
 /// Gives the problem that an error of the engine is.
 pub fn repository_problem(what: &str, error: &RepositoryError) -> Problem {
     let exit = error.exit();
     let problem = Problem::new(exit, what).because(error);
-    match exit {
-        Exit::Damage => problem.hint("try another destination with --from, or an older snapshot"),
-        Exit::Unreachable => problem.hint("nothing was changed; try again when it can be reached"),
-        _ => problem,
+    match error {
+        RepositoryError::WrongKey { .. } => problem
+            .hint("each schedule has its own key: backstayctl key export SCHEDULE")
+            .hint("with a password, give --password-file instead of --key-file"),
+        RepositoryError::WrongPassword { .. } => {
+            problem.hint("upper and lower case matter; a key is given with --key-file")
+        }
+        RepositoryError::KeyGone { .. } => {
+            problem.hint("give the key that took its place; backstayctl repo key list shows all")
+        }
+        RepositoryError::NoRight { .. } => problem
+            .hint("give a key that may do it; backstayctl repo key list shows what each one may"),
+        RepositoryError::Version { .. } | RepositoryError::Newer { .. } => {
+            problem.hint("nothing was changed; use a newer version of Backstay")
+        }
+        RepositoryError::Damaged { object, .. } if object.as_str() == "repository" => problem.hint(
+            "its content is {\"format\":\"backstay-repository\",\"version\":1}; write that to it",
+        ),
+        RepositoryError::Damaged { object, .. } if object.as_str().starts_with("k/") => problem
+            .hint("another key or password of these backups opens them, and can make a new slot")
+            .hint("backups at another destination have slots of their own: --repo PLACE"),
+        _ => match exit {
+            Exit::NoRepository => problem.hint(NO_REPOSITORY),
+            Exit::Damage => {
+                problem.hint("try another destination with --from, or an older snapshot")
+            }
+            Exit::Unreachable => problem.hint(UNREACHABLE),
+            _ => problem,
+        },
     }
 }
 

@@ -5,7 +5,9 @@ mod backup;
 mod diff;
 mod dump;
 mod find;
+mod info;
 mod init;
+mod key;
 mod retain;
 mod stats;
 mod trash;
@@ -30,7 +32,15 @@ const FAILURES_SHOWN_MAX: usize = 20;
 #[derive(Debug, Subcommand)]
 pub enum RepoVerb {
     /// Begin a repository, and make its key when the key file does not exist
+    ///
+    /// Without --key-file a password opens it, which is asked for. Whoever loses the key or password
+    /// loses the backups.
     Init(init::InitArguments),
+    /// Show what a repository is: its format, keys and rights, and whether it is encrypted
+    Info(info::InfoArguments),
+    /// Show, add, take away and replace keys and passwords
+    #[command(subcommand)]
+    Key(key::RepoKeyVerb),
     /// Back up files and directories
     Backup(backup::BackupArguments),
     /// Show which snapshots there are
@@ -112,6 +122,8 @@ pub struct RestoreArguments {
 pub fn repo(verb: &RepoVerb, screen: &mut Screen) -> Result<Exit, Problem> {
     match verb {
         RepoVerb::Init(arguments) => init::init(arguments, screen),
+        RepoVerb::Info(arguments) => info::info(arguments, screen),
+        RepoVerb::Key(verb) => key::key(verb, screen),
         RepoVerb::Backup(arguments) => backup::backup(arguments, screen),
         RepoVerb::Snapshots(arguments) => {
             let reached = Reached {
@@ -184,7 +196,8 @@ fn path_argument(path: Option<&std::ffi::OsString>) -> Result<TreePath, Problem>
 /// Opens a repository for writing: no other process may do so meanwhile.
 fn open_for_writing(repo: &RepoArguments) -> Result<(Domain, WriteLock), Problem> {
     let place = repo.place()?;
-    let domain = ops::open_domain(&place, &repo.key()?).map_err(|error| {
+    let opener = repo.opener()?;
+    let domain = ops::open_domain_with(&place, &opener.unlock()).map_err(|error| {
         let problem = open_problem(&error);
         match error.exit() {
             Exit::NoRepository => problem.hint("backstayctl repo init"),

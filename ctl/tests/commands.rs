@@ -392,6 +392,16 @@ fn an_empty_credential_is_not_stored() {
 }
 
 #[test]
+fn a_key_that_is_none_is_not_given_to_a_schedule() {
+    let host = configured();
+    host.write("new.key", "bsk1-mistyped");
+    let file = host.path("new.key");
+    let give = |name: &str| host.run(&["key", "import", name, "--key-file", &file, "--yes"]);
+    insta::assert_snapshot!(give("nightly"));
+    insta::assert_snapshot!(give("absent"));
+}
+
+#[test]
 fn who_is_not_root_is_told_what_to_type() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
     use std::os::unix::process::CommandExt as _;

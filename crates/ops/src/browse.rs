@@ -4,7 +4,7 @@ use std::path::Path;
 
 use edge::{Entry, TreePath};
 use model::{ByteCount, DestinationName, Instant, RunId, SnapshotId};
-use repository::{Domain, ScheduleKey, Snapshot, SnapshotStatus, View, chain};
+use repository::{Domain, ScheduleKey, Snapshot, SnapshotStatus, Unlock, View, chain};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::{RunDestination, with_cache};
@@ -131,6 +131,15 @@ impl OpenError {
 /// `OpenError`; [`OpenError::exit`] gives the exit code.
 pub fn open_domain(place: &StorePlace, key: &ScheduleKey) -> Result<Domain, OpenError> {
     Ok(Domain::open(open_place(place)?, key)?.with_scratch(scratch()))
+}
+
+/// Opens the domain of a key or password at a place, with no agent and no controller anywhere.
+///
+/// # Errors
+///
+/// As [`open_domain`].
+pub fn open_domain_with(place: &StorePlace, unlock: &Unlock<'_>) -> Result<Domain, OpenError> {
+    Ok(Domain::open_with(open_place(place)?, unlock)?)
 }
 
 /// Lists one directory of a snapshot, in order.

@@ -2,7 +2,9 @@
 
 use edge::StoreFault;
 use model::{Copy, CopyState, DestinationName, Instant};
-use repository::{Domain, Keep as Rules, PruneOptions, ReadError, Repack, RepositoryError, chain};
+use repository::{
+    Domain, Keep as Rules, PruneOptions, ReadError, Repack, RepositoryError, Right, chain,
+};
 use settings::Keep;
 
 use crate::backup::{BackupPlan, RunDestination, open_replica};
@@ -21,6 +23,7 @@ const REPACK: Repack = Repack {
     bytes_max: 1 << 30,
     secs_max: 600,
     compression: 3,
+    before_epoch: 0,
 };
 
 /// What retention did at one destination.
@@ -137,6 +140,10 @@ fn forget_in(
     rules: &Rules,
     plan: &BackupPlan<'_>,
 ) -> Result<Option<String>, RepositoryError> {
+    if !domain.rights().has(Right::Delete) {
+        // Somebody else does it, with another key.
+        return Ok(None);
+    }
     if let Some(refusal) = domain.refusal(plan.clock.now(), built_at())? {
         return Ok(Some(format!(
             "nothing was let go or deleted: {refusal}; \

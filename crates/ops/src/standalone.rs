@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use destinations::{LocalScratch, LocalStore};
 use edge::{Clock, Entropy, Monitor, PathError, TreePath};
 use model::{ByteCount, DestinationName, Exit, Failure, SnapshotId};
 use repository::{
-    BackupCounts, BackupOptions, Change, Domain, LiveReport, Replica, RepositoryError, ScheduleKey,
-    Snapshot, Tuning, View, back_up,
+    BackupCounts, BackupOptions, Change, Domain, LiveReport, Replica, RepositoryError, Snapshot,
+    Tuning, Unlock, View, back_up,
 };
 use safefs::{Excludes, PatternError, Root, Users, Walker};
 use thiserror::Error;
@@ -97,15 +98,15 @@ impl TreeBackupError {
     }
 }
 
-/// Begins a domain, and the repository where there is none; false when the key opens one already.
-/// The last directory of a local place is made.
+/// Begins a domain, and the repository where there is none; false when the key or password opens
+/// one already. The last directory of a local place is made.
 ///
 /// # Errors
 ///
 /// `OpenError` when the place cannot be written.
 pub fn create_domain(
     place: &StorePlace,
-    key: &ScheduleKey,
+    unlock: &Unlock<'_>,
     entropy: &dyn Entropy,
     label: &str,
 ) -> Result<(Domain, bool), OpenError> {
@@ -115,13 +116,24 @@ pub fn create_domain(
             source,
         })?;
     }
-    let store = open_place(place)?;
-    match Domain::open(Arc::clone(&store), key) {
-        Ok(domain) => return Ok((domain, false)),
-        Err(RepositoryError::NoRepository { .. } | RepositoryError::WrongKey { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok((Domain::create(store, key, entropy, label)?, true))
+    Ok(Domain::begin(open_place(place)?, unlock, entropy, label)?)
+}
+
+/// Gives the domain a cache in a directory of this machine, which is made.
+///
+/// # Errors
+///
+/// When the directory cannot be made or read.
+pub fn with_cache_at(domain: Domain, directory: &Path) -> Result<Domain, OpenError> {
+    let own = directory.join(domain.id().to_string());
+    std::fs::create_dir_all(&own).map_err(|source| OpenError::Directory {
+        path: own.clone(),
+        source,
+    })?;
+    let store = LocalStore::open(&own).map_err(crate::place::PlaceError::Store)?;
+    Ok(domain
+        .with_cache(Arc::new(store))
+        .with_scratch(Arc::new(LocalScratch::new(&own))))
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -302,6 +314,7 @@ fn roots(paths: &[PathBuf], excludes: &[String]) -> Result<Vec<Root>, TreeBackup
 mod tests {
     use super::*;
     use edge::Silent;
+    use repository::ScheduleKey;
     use testkit::{CountingEntropy, FixedClock};
 
     fn paths(of: &[&str]) -> Vec<String> {
@@ -337,7 +350,7 @@ mod tests {
         let entropy = CountingEntropy::default();
         let make = |byte| {
             let key = ScheduleKey::from_bytes([byte; 32]);
-            create_domain(&place, &key, &entropy, "web1").unwrap()
+            create_domain(&place, &Unlock::Key(&key), &entropy, "web1").unwrap()
         };
         let (domain, is_new) = make(1);
         assert!(is_new);
@@ -362,7 +375,7 @@ mod tests {
         let place = StorePlace::Local(directory.path().join("repository"));
         let entropy = CountingEntropy::default();
         let key = ScheduleKey::from_bytes([1; 32]);
-        let (domain, _) = create_domain(&place, &key, &entropy, "web1").unwrap();
+        let (domain, _) = create_domain(&place, &Unlock::Key(&key), &entropy, "web1").unwrap();
         let trees = TreeBackup {
             paths: std::slice::from_ref(&tree),
             excludes: &["*.out".to_owned()],

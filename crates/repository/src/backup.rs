@@ -6,6 +6,7 @@
 mod ahead;
 mod copy;
 mod indexer;
+mod local;
 mod parent;
 mod pipeline;
 mod publish;
@@ -117,7 +118,7 @@ pub fn back_up(
 ) -> BackupReport {
     options.monitor.event(Event::Phase(Phase::Opening));
     let started_at = options.clock.now();
-    let copies = copy::open_all(replicas, options);
+    let mut copies = copy::open_all(replicas, options);
     let parent = Parent::find(&copies, options.compare_by);
     let parent_id = parent.as_ref().map(Parent::snapshot_id);
 
@@ -132,6 +133,7 @@ pub fn back_up(
         failures,
         accounts,
         is_cancelled,
+        pages,
     } = walked;
     let snapshot = root.map(|root| NewSnapshot {
         schedule: options.schedule.to_owned(),
@@ -146,7 +148,10 @@ pub fn back_up(
         accounts,
         roots: options.roots.to_vec(),
     });
-    let sealed = snapshot.and_then(|snapshot| seal_snapshot(&copies, options.entropy, snapshot));
+    let plaintext = snapshot.and_then(|snapshot| snapshot.encode().ok());
+    let seal = |plaintext: &Vec<u8>| seal_snapshot(&copies, options.entropy, plaintext);
+    let sealed = plaintext.as_ref().and_then(seal);
+    let local = copies.iter_mut().find_map(|copy| copy.local.take());
     let replicas = Publication {
         packs: &packs,
         snapshot: sealed.as_ref(),
@@ -154,6 +159,12 @@ pub fn back_up(
         monitor: options.monitor,
     }
     .publish(copies);
+    let published = replicas.iter().find_map(|replica| replica.snapshot);
+    if let (Some(local), Some(pages), Some(plaintext), Some(id)) =
+        (local, pages, plaintext, published)
+    {
+        local.keep(pages, (&plaintext, id), options.entropy);
+    }
     BackupReport {
         counts,
         failures,
@@ -183,17 +194,16 @@ fn store(
 fn seal_snapshot(
     copies: &[Copy],
     entropy: &dyn Entropy,
-    snapshot: NewSnapshot,
+    plaintext: &[u8],
 ) -> Option<(ObjectHash, Vec<u8>)> {
     let first = copies.iter().find(|copy| copy.is_live())?;
     let mut salt = [0; 32];
     entropy.fill(&mut salt);
-    let plaintext = snapshot.encode().ok()?;
     let sealed = seal_single(
         first.domain.keyring(),
         ObjectKind::Snapshot,
         &salt,
-        &plaintext,
+        plaintext,
     );
     sealed.ok().map(|bytes| (ObjectHash::of(&bytes), bytes))
 }

@@ -1,6 +1,7 @@
 //! Checking: is everything there that snapshots need, and is it undamaged? What is damaged is named
 //! together with the files that it takes away.
 
+mod names;
 mod packs;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::TreeWalk;
 use crate::view::View;
+pub use names::{NameReport, check_names};
 use packs::look_at_all;
 
 /// Damage and affected files that are reported one by one.

@@ -1,23 +1,26 @@
 //! A domain at one place: opening it, reading its objects, its snapshots and its index.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use edge::{Entropy, ObjectName, ObjectStore, Scratch, StoreError, StoreFault};
 use model::{ByteCount, DomainId, SnapshotId};
 use sealing::{
-    Keyring, ObjectKind, SLOT_BYTES_MAX, ScheduleKey, SlotError, open_single, open_slot_with_key,
-    seal_slot_for_key,
+    Keyring, KeyringError, ObjectError, ObjectKind, Right, Rights, ScheduleKey, SlotError,
+    SlotName, open_single, sealed_by,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::error::RepositoryError;
 use crate::layout::{self, CONFIG_BYTES_MAX, ObjectHash};
-use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot};
+use crate::slots::{self, Unlock};
+use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, id_of};
 use crate::throttle::SlowReads;
 
 const FORMAT: &str = "backstay-repository";
-const VERSION: u64 = 1;
+/// The version of the format.
+pub const VERSION: u64 = 1;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Config {
@@ -32,6 +35,7 @@ pub struct Domain {
     cache: Option<Arc<dyn ObjectStore>>,
     scratch: Option<Arc<dyn Scratch>>,
     keyring: Keyring,
+    slot: SlotName,
 }
 
 /// The snapshots of a domain at one place.
@@ -48,24 +52,29 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// `NoRepository`, `WrongKey`, `Version`, `Damaged` when its slot is, or `Store`.
+    /// As [`Domain::open_with`].
     pub fn open(store: Arc<dyn ObjectStore>, key: &ScheduleKey) -> Result<Self, RepositoryError> {
+        Self::open_with(store, &Unlock::Key(key))
+    }
+
+    /// Opens the domain of a schedule key or password.
+    ///
+    /// # Errors
+    ///
+    /// `NoRepository`, `WrongKey`, `KeyGone` when the key began a domain and was taken from it,
+    /// `WrongPassword`, `Version`, `Newer`, `Damaged` when its slot is, or `Store`.
+    pub fn open_with(
+        store: Arc<dyn ObjectStore>,
+        unlock: &Unlock<'_>,
+    ) -> Result<Self, RepositoryError> {
         check_config(&*store)?;
-        let name = find_slot(&*store, key)?.ok_or_else(|| RepositoryError::WrongKey {
-            place: store.describe(),
-        })?;
-        let slot = store.get(&name, SLOT_BYTES_MAX as u64)?;
-        let keyring = open_slot_with_key(&slot, key).map_err(|error| match error {
-            SlotError::WrongKey => RepositoryError::WrongKey {
-                place: store.describe(),
-            },
-            error => damaged(&*store, name, error),
-        })?;
+        let (slot, keyring) = slots::find(&*store, unlock)?;
         Ok(Self {
             store,
             cache: None,
             scratch: None,
             keyring,
+            slot,
         })
     }
 
@@ -74,14 +83,29 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// As [`Domain::open`], without `NoRepository` and `WrongKey`.
+    /// As [`Domain::begin`].
     pub fn create(
         store: Arc<dyn ObjectStore>,
         key: &ScheduleKey,
         entropy: &dyn Entropy,
         label: &str,
     ) -> Result<Self, RepositoryError> {
-        match Self::open(store.clone(), key) {
+        Ok(Self::begin(store, &Unlock::Key(key), entropy, label)?.0)
+    }
+
+    /// Opens the domain of a schedule key or password, and begins it, and the repository, where
+    /// there is none yet; then true.
+    ///
+    /// # Errors
+    ///
+    /// As [`Domain::open_with`], without `NoRepository`, `WrongKey` and `WrongPassword`.
+    pub fn begin(
+        store: Arc<dyn ObjectStore>,
+        unlock: &Unlock<'_>,
+        entropy: &dyn Entropy,
+        label: &str,
+    ) -> Result<(Self, bool), RepositoryError> {
+        match Self::open_with(store.clone(), unlock) {
             Err(RepositoryError::NoRepository { .. }) => {
                 let config = Config {
                     format: FORMAT.to_owned(),
@@ -91,44 +115,18 @@ impl Domain {
                     .map_err(|error| damaged(&*store, layout::config(), error))?;
                 store.put(&layout::config(), &text)?;
             }
-            Err(RepositoryError::WrongKey { .. }) => {}
-            other => return other,
+            Err(RepositoryError::WrongKey { .. } | RepositoryError::WrongPassword { .. }) => {}
+            other => return other.map(|domain| (domain, false)),
         }
-        let keyring = Keyring::first(key, label);
-        let domain = Self {
+        let mut domain = Self {
+            keyring: slots::first_keyring(unlock, entropy, label),
+            slot: SlotName::from_bytes([0; 16]),
             store,
             cache: None,
             scratch: None,
-            keyring,
         };
-        domain.add_key(key, entropy)?;
-        Ok(domain)
-    }
-
-    /// Lets another schedule key open this domain too.
-    ///
-    /// # Errors
-    ///
-    /// `Store` when the slot cannot be written.
-    pub fn add_key(&self, key: &ScheduleKey, entropy: &dyn Entropy) -> Result<(), RepositoryError> {
-        let mut nonce = [0; 24];
-        entropy.fill(&mut nonce);
-        let name = layout::slot(self.id(), key.slot_name());
-        let slot = seal_slot_for_key(&self.keyring, key, &nonce)
-            .map_err(|error| damaged(&*self.store, name.clone(), error))?;
-        Ok(self.store.put(&name, &slot)?)
-    }
-
-    /// Takes the right to open this domain from a schedule key. What it opened and copied before
-    /// stays readable to it.
-    ///
-    /// # Errors
-    ///
-    /// `Store` when the slot cannot be deleted.
-    pub fn remove_key(&self, key: &ScheduleKey) -> Result<(), RepositoryError> {
-        Ok(self
-            .store
-            .delete(&layout::slot(self.id(), key.slot_name()))?)
+        domain.slot = domain.add_slot(unlock, Rights::ALL, entropy)?;
+        Ok((domain, true))
     }
 
     /// Keeps copies of index segments, metadata and snapshots in a nearer store. Everything in it
@@ -172,6 +170,50 @@ impl Domain {
         self.keyring.label()
     }
 
+    /// Gives what the slot that was opened allows.
+    #[must_use]
+    pub const fn rights(&self) -> Rights {
+        self.keyring.rights()
+    }
+
+    /// Gives the number of the newest epoch that the slot knows.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.keyring.epoch()
+    }
+
+    /// Gives the name of the slot that was opened.
+    #[must_use]
+    pub const fn slot(&self) -> SlotName {
+        self.slot
+    }
+
+    /// Makes sure that the slot that was opened allows something.
+    pub(crate) fn require(&self, right: Right) -> Result<(), RepositoryError> {
+        if self.keyring.rights().has(right) {
+            return Ok(());
+        }
+        let place = self.place();
+        Err(RepositoryError::NoRight { right, place })
+    }
+
+    pub(crate) fn with_keyring(&self, keyring: Keyring, slot: SlotName) -> Self {
+        Self {
+            keyring,
+            slot,
+            ..self.clone()
+        }
+    }
+
+    /// Gives the domain at another place, without a cache.
+    pub(crate) fn at(self, store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            store,
+            cache: None,
+            ..self
+        }
+    }
+
     /// Names the place, for messages.
     #[must_use]
     pub fn place(&self) -> String {
@@ -184,9 +226,13 @@ impl Domain {
     ///
     /// `Store` when they cannot be listed; a snapshot that cannot be read is part of the list.
     pub fn snapshots(&self) -> Result<SnapshotList, RepositoryError> {
+        self.require(Right::Read)?;
         let mut list = SnapshotList::default();
+        let mut known = BTreeSet::new();
         for (hash, _) in self.list(ObjectKind::Snapshot)? {
             match self.read_snapshot(hash) {
+                // One that is being sealed again is there twice.
+                Ok(snapshot) if !known.insert(snapshot.id) => {}
                 Ok(snapshot) => list.snapshots.push(snapshot),
                 // Forgotten since it was listed.
                 Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
@@ -204,15 +250,30 @@ impl Domain {
     ///
     /// `NoSnapshot`, `Damaged` or `Store`.
     pub fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, RepositoryError> {
-        let found = self
-            .list(ObjectKind::Snapshot)?
-            .into_iter()
-            .find(|(hash, _)| crate::snapshot::id_of(hash) == id);
-        let (hash, _) = found.ok_or_else(|| RepositoryError::NoSnapshot {
+        self.require(Right::Read)?;
+        let found = self.hashes_of(&[id])?;
+        let hash = found.first().ok_or_else(|| RepositoryError::NoSnapshot {
             id,
             place: self.place(),
         })?;
-        self.read_snapshot(hash)
+        self.read_snapshot(*hash)
+    }
+
+    /// Gives the names of the stored objects of some snapshots.
+    pub(crate) fn hashes_of(&self, ids: &[SnapshotId]) -> Result<Vec<ObjectHash>, RepositoryError> {
+        let mut found = Vec::new();
+        for (hash, _) in self.list(ObjectKind::Snapshot)? {
+            // Only in a later epoch is a snapshot there under another name than its id says.
+            let is_one = ids.contains(&id_of(&hash))
+                || self.epoch() > 0
+                    && self
+                        .read_snapshot(hash)
+                        .is_ok_and(|snapshot| ids.contains(&snapshot.id));
+            if is_one {
+                found.push(hash);
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) fn read_snapshot(&self, hash: ObjectHash) -> Result<Snapshot, RepositoryError> {
@@ -227,17 +288,14 @@ impl Domain {
         hash: ObjectHash,
         stored: &[u8],
     ) -> Result<Snapshot, RepositoryError> {
-        let wrong = |error: Box<dyn std::error::Error + Send + Sync>| RepositoryError::Damaged {
-            object: name.clone(),
-            place: self.place(),
-            source: error,
-        };
         if ObjectHash::of(stored) != hash {
-            return Err(wrong(Box::new(NameMismatch)));
+            return Err(damaged(&*self.store, name.clone(), NameMismatch));
         }
         let plaintext = open_single(&self.keyring, ObjectKind::Snapshot, stored)
-            .map_err(|error| wrong(Box::new(error)))?;
-        Snapshot::decode(hash, &plaintext).map_err(|error| wrong(Box::new(error)))
+            .map_err(|error| damaged(&*self.store, name.clone(), error))?;
+        let is_by_reader = sealed_by(stored).is_ok_and(|(_, is_by_reader)| is_by_reader);
+        Snapshot::decode(hash, &plaintext, is_by_reader)
+            .map_err(|error| damaged(&*self.store, name.clone(), error))
     }
 
     /// Lists the objects of a kind with their sizes, sorted.
@@ -278,7 +336,9 @@ impl Domain {
 
     /// Puts a copy into the cache. That this fails hurts nothing but speed.
     pub(crate) fn keep_in_cache(&self, kind: ObjectKind, hash: &ObjectHash, bytes: &[u8]) {
-        if let Some(cache) = &self.cache {
+        // What cannot be opened again is not worth its room.
+        let is_of_use = kind == ObjectKind::IndexSegment || self.rights().has(Right::Read);
+        if let Some(cache) = self.cache.as_ref().filter(|_| is_of_use) {
             drop(cache.put(&self.name(kind, hash), bytes));
         }
     }
@@ -323,7 +383,7 @@ impl Domain {
         hash: &ObjectHash,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> RepositoryError {
-        damaged(&*self.store, self.name(kind, hash), source)
+        damaged_or_refused(&*self.store, self.name(kind, hash), source)
     }
 }
 
@@ -337,19 +397,56 @@ impl fmt::Debug for Domain {
 #[error("its bytes do not hash to its name")]
 pub(crate) struct NameMismatch;
 
-fn damaged(
+/// Says what is wrong with an object whose bytes are those that were stored: that it is damaged,
+/// unless the cause says otherwise.
+pub(crate) fn damaged(
     store: &dyn ObjectStore,
     object: ObjectName,
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> RepositoryError {
+    let cause: &(dyn std::error::Error + 'static) = &source;
+    let is_newer = matches!(
+        cause.downcast_ref(),
+        Some(ObjectError::Version(_) | ObjectError::Suite(_))
+    ) || matches!(
+        cause.downcast_ref(),
+        Some(
+            SlotError::Version(_)
+                | SlotError::Kind(_)
+                | SlotError::Keyring(KeyringError::Version(_))
+        )
+    );
+    if is_newer {
+        return RepositoryError::Newer {
+            object,
+            place: store.describe(),
+            source: Box::new(source),
+        };
+    }
+    damaged_or_refused(store, object, source)
+}
+
+/// The same for bytes that nobody vouches for: damage may look like a newer form.
+fn damaged_or_refused(
+    store: &dyn ObjectStore,
+    object: ObjectName,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> RepositoryError {
+    let place = store.describe();
+    let cause: &(dyn std::error::Error + 'static) = &source;
+    if let Some(ObjectError::Right(right)) = cause.downcast_ref() {
+        let right = *right;
+        return RepositoryError::NoRight { right, place };
+    }
     RepositoryError::Damaged {
         object,
-        place: store.describe(),
+        place,
         source: Box::new(source),
     }
 }
 
-fn check_config(store: &dyn ObjectStore) -> Result<(), RepositoryError> {
+/// Makes sure that the place holds a repository that this program knows.
+pub(crate) fn check_config(store: &dyn ObjectStore) -> Result<(), RepositoryError> {
     let text = match store.get(&layout::config(), CONFIG_BYTES_MAX) {
         Err(error) if error.fault == StoreFault::NotFound => {
             return Err(RepositoryError::NoRepository {
@@ -360,31 +457,13 @@ fn check_config(store: &dyn ObjectStore) -> Result<(), RepositoryError> {
     };
     let config: Config =
         serde_json::from_slice(&text).map_err(|error| damaged(store, layout::config(), error))?;
-    if config.format == FORMAT && config.version == VERSION {
-        Ok(())
-    } else {
-        Err(RepositoryError::Version {
-            place: store.describe(),
-            version: config.version,
-        })
+    let place = store.describe();
+    if config.format != FORMAT {
+        return Err(RepositoryError::NoRepository { place });
     }
-}
-
-/// Finds the slot of a key: in the domain that it began, or else in any.
-fn find_slot(
-    store: &dyn ObjectStore,
-    key: &ScheduleKey,
-) -> Result<Option<ObjectName>, RepositoryError> {
-    let own = layout::slot(key.domain_id(), key.slot_name());
-    if store.size(&own)?.is_some() {
-        return Ok(Some(own));
+    if config.version != VERSION {
+        let version = config.version;
+        return Err(RepositoryError::Version { place, version });
     }
-    let ending = format!("/{}", key.slot_name());
-    let mut found = None;
-    store.list("k/", &mut |info| {
-        if info.name.as_str().ends_with(&ending) {
-            found = Some(info.name);
-        }
-    })?;
-    Ok(found)
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use edge::{ObjectName, StoreError, StoreFault};
 use model::{ErrorClass, Exit, SnapshotId};
-use sealing::{ChunkId, ObjectError};
+use sealing::{ChunkId, ObjectError, Right};
 use thiserror::Error;
 
 use crate::wire::FormatError;
@@ -21,6 +21,73 @@ pub enum RepositoryError {
     WrongKey {
         /// Where.
         place: String,
+    },
+    /// The password opens no domain there.
+    #[error("the password opens nothing at {place}")]
+    WrongPassword {
+        /// Where.
+        place: String,
+    },
+    /// The slot of the key was replaced or taken away.
+    #[error(
+        "the key was replaced or taken away at {place}: another key or password opens the backups \
+         that it began"
+    )]
+    KeyGone {
+        /// Where.
+        place: String,
+    },
+    /// The slot that was opened does not allow it.
+    #[error("the key that was given has no right to {right}, at {place}")]
+    NoRight {
+        /// What it may not.
+        right: Right,
+        /// Where.
+        place: String,
+    },
+    /// A copy of a domain was opened with other rights than the first one, or has other epochs.
+    #[error(
+        "the key has other rights at {place} than at the first destination, or one of them lacks \
+         a newer key"
+    )]
+    OtherCopy {
+        /// Where.
+        place: String,
+    },
+    /// There is no such slot.
+    #[error("no key {slot} opens the backups at {place}")]
+    NoSlot {
+        /// Its name.
+        slot: String,
+        /// Where.
+        place: String,
+    },
+    /// Without this slot nothing would open the domain with all rights.
+    #[error(
+        "key {slot} is the last one with all rights at {place}: without it nobody could read the backups"
+    )]
+    LastSlot {
+        /// Its name.
+        slot: String,
+        /// Where.
+        place: String,
+    },
+    /// The key opens a slot already.
+    #[error("the key opens the backups at {place} already")]
+    SlotTaken {
+        /// Where.
+        place: String,
+    },
+    /// A newer program wrote an object.
+    #[error("{object} at {place} was written by a newer program")]
+    Newer {
+        /// Which object.
+        object: ObjectName,
+        /// Where.
+        place: String,
+        /// What is new about it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A newer program made the repository.
     #[error("the repository at {place} has format version {version}, this program knows version 1")]
@@ -84,12 +151,20 @@ impl RepositoryError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::NoRepository { .. } => Exit::NoRepository,
-            Self::WrongKey { .. } => Exit::WrongKey,
+            Self::WrongKey { .. }
+            | Self::WrongPassword { .. }
+            | Self::KeyGone { .. }
+            | Self::NoRight { .. } => Exit::WrongKey,
             Self::Damaged { .. } => Exit::Damage,
             Self::Cancelled => Exit::Interrupted,
             Self::Store(error) => store_exit(error),
             Self::Read(error) => error.exit(),
             Self::Version { .. }
+            | Self::Newer { .. }
+            | Self::OtherCopy { .. }
+            | Self::NoSlot { .. }
+            | Self::LastSlot { .. }
+            | Self::SlotTaken { .. }
             | Self::NoSnapshot { .. }
             | Self::Sealing(_)
             | Self::Scratch(_)

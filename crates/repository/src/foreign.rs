@@ -201,7 +201,7 @@ pub fn content(bytes: &[u8]) {
 
 /// The opened text of a snapshot.
 pub fn snapshot(bytes: &[u8]) {
-    if let Ok(snapshot) = Snapshot::decode(ObjectHash::of(b""), bytes) {
+    if let Ok(snapshot) = Snapshot::decode(ObjectHash::of(b""), bytes, true) {
         drop(snapshot.body.roots());
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use model::{Instant, SnapshotId};
-use sealing::ObjectKind;
+use sealing::{ObjectKind, Right};
 
 use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::retention::{Candidate, Keep, RetentionPlan, plan_retention};
-use crate::snapshot::{SnapshotStatus, id_of};
+use crate::snapshot::SnapshotStatus;
 
 impl Domain {
     /// Discards the snapshots that the rules let go; gives which.
@@ -59,11 +59,10 @@ impl Domain {
     /// `Store` when they cannot be listed or deleted.
     pub fn forget(&self, ids: &[SnapshotId]) -> Result<(), RepositoryError> {
         let kind = ObjectKind::Snapshot;
-        for (hash, _) in self.list(kind)? {
-            if ids.contains(&id_of(&hash)) {
-                self.store().delete(&self.name(kind, &hash))?;
-                self.trim_cache(kind, &|kept| *kept != hash);
-            }
+        self.require(Right::Delete)?;
+        for hash in self.hashes_of(ids)? {
+            self.store().delete(&self.name(kind, &hash))?;
+            self.trim_cache(kind, &|kept| *kept != hash);
         }
         Ok(())
     }

@@ -56,6 +56,18 @@ pub(crate) fn slot(domain: DomainId, slot: SlotName) -> ObjectName {
     name(format!("k/{domain}/{slot}"))
 }
 
+/// Gives the name, in a cache, of the key of the machine for what it keeps of a domain.
+pub(crate) fn local_key(domain: DomainId) -> ObjectName {
+    name(format!("w/{domain}/local-key"))
+}
+
+/// Reads a listed name, or `None` when it is not that of a slot.
+pub(crate) fn parse_slot(listed: &ObjectName) -> Option<(DomainId, SlotName)> {
+    let (domain_text, slot_text) = listed.as_str().strip_prefix("k/")?.split_once('/')?;
+    let (domain, name) = (domain_text.parse().ok()?, SlotName::parse(slot_text)?);
+    (slot(domain, name) == *listed).then_some((domain, name))
+}
+
 /// Gives the name of a content-named object.
 pub(crate) fn object(domain: DomainId, kind: ObjectKind, hash: &ObjectHash) -> ObjectName {
     match letter(kind) {

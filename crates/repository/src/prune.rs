@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use edge::{Clock, Entropy, Event, Monitor, Phase, StoreFault};
 use model::{ByteCount, Instant, SnapshotId};
-use sealing::{ObjectKind, open_single, seal_single};
+use sealing::{ObjectKind, Right, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::list_packs;
@@ -98,6 +98,7 @@ impl Domain {
     /// Whatever keeps a snapshot, a page or the index from being read: then nothing is condemned.
     /// What keeps a pack from being stored ends the moving; what was moved before counts.
     pub fn prune(&self, options: &PruneOptions<'_>) -> Result<PruneReport, RepositoryError> {
+        self.require(Right::Delete)?;
         options.monitor.event(Event::Phase(Phase::Pruning));
         let mut index = self.load_index()?;
         if let Some(damage) = index.damaged {

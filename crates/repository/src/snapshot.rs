@@ -68,6 +68,9 @@ pub struct SnapshotBody {
     /// The snapshot that unchanged entries were taken from.
     #[serde(default)]
     pub parent: Option<SnapshotId>,
+    /// Under which id it was first stored, when it was stored again with a newer key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<SnapshotId>,
     root: String,
     /// Number of entries.
     pub entries: u64,
@@ -153,6 +156,7 @@ impl NewSnapshot {
                 SnapshotStatus::Partial
             },
             parent: self.parent,
+            id: None,
             root: self.root.id.to_string(),
             entries: self.root.entries,
             bytes: ByteCount::new(self.root.bytes),
@@ -179,12 +183,17 @@ pub(crate) enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Reads the plaintext of the object named by `hash`.
-    pub(crate) fn decode(hash: ObjectHash, plaintext: &[u8]) -> Result<Self, SnapshotError> {
+    /// Reads the plaintext of the object named by `hash`. Only of who may read it is believed that
+    /// it stood under another id before.
+    pub(crate) fn decode(
+        hash: ObjectHash,
+        plaintext: &[u8],
+        is_by_reader: bool,
+    ) -> Result<Self, SnapshotError> {
         let body: SnapshotBody = serde_json::from_slice(plaintext)?;
         let root = ObjectHash::parse(&body.root).ok_or(SnapshotError::Root)?;
         Ok(Self {
-            id: id_of(&hash),
+            id: body.id.filter(|_| is_by_reader).unwrap_or(id_of(&hash)),
             root: ChunkId::from_bytes(*root.as_bytes()),
             hash,
             body,
@@ -192,6 +201,14 @@ impl Snapshot {
     }
 }
 
+/// Writes the id under which a snapshot is known into its plaintext; all else stays as it is.
+pub(crate) fn with_id(plaintext: &[u8], id: SnapshotId) -> Result<Vec<u8>, serde_json::Error> {
+    let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(plaintext)?;
+    body.insert("id".to_owned(), id.to_string().into());
+    serde_json::to_vec(&body)
+}
+
+/// Gives the id of a snapshot that was stored only once.
 pub(crate) fn id_of(hash: &ObjectHash) -> SnapshotId {
     let first = hash.as_bytes().first_chunk().copied();
     SnapshotId::from_bytes(first.unwrap_or_default())
@@ -244,17 +261,21 @@ mod tests {
         let plaintext = new.encode().unwrap();
         assert!((plaintext.len() as u64) < SNAPSHOT_BYTES_MAX);
         let hash = ObjectHash::of(&plaintext);
-        let read = Snapshot::decode(hash, &plaintext).unwrap();
+        let read = Snapshot::decode(hash, &plaintext, true).unwrap();
         assert_eq!(read.root, ChunkId::from_bytes([9; 32]));
         assert_eq!(read.body.status, SnapshotStatus::Partial);
         assert_eq!(read.body.failures.len(), FAILURE_COUNT_MAX);
         assert!(hash.to_string().starts_with(&read.id.to_string()));
+        let other = SnapshotId::from_bytes([3; 16]);
+        let again = with_id(&plaintext, other).unwrap();
+        assert_eq!(Snapshot::decode(hash, &again, true).unwrap().id, other);
+        assert_eq!(Snapshot::decode(hash, &again, false).unwrap().id, read.id);
     }
 
     proptest! {
         #[test]
         fn foreign_bytes_never_panic(bytes in any::<Vec<u8>>()) {
-            drop(Snapshot::decode(ObjectHash::of(b""), &bytes));
+            drop(Snapshot::decode(ObjectHash::of(b""), &bytes, true));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use edge::{Entropy, StoreFault};
 use model::{Instant, SnapshotId};
-use sealing::{ObjectKind, open_single, seal_single};
+use sealing::{ObjectKind, Right, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Domain, NameMismatch};
@@ -56,14 +56,13 @@ impl Domain {
     /// `Damaged` when one cannot be read, `Store` when one cannot be moved.
     pub fn discard(&self, ids: &[SnapshotId], now: Instant) -> Result<(), RepositoryError> {
         let kind = ObjectKind::Snapshot;
-        for (hash, _) in self.list(kind)? {
-            if ids.contains(&id_of(&hash)) {
-                let bytes = self.get(kind, &hash, SNAPSHOT_BYTES_MAX)?;
-                let name = layout::trash(self.id(), now.secs(), &hash);
-                self.store().put(&name, &bytes)?;
-                self.store().delete(&self.name(kind, &hash))?;
-                self.trim_cache(kind, &|kept| *kept != hash);
-            }
+        self.require(Right::Delete)?;
+        for hash in self.hashes_of(ids)? {
+            let bytes = self.get(kind, &hash, SNAPSHOT_BYTES_MAX)?;
+            let name = layout::trash(self.id(), now.secs(), &hash);
+            self.store().put(&name, &bytes)?;
+            self.store().delete(&self.name(kind, &hash))?;
+            self.trim_cache(kind, &|kept| *kept != hash);
         }
         Ok(())
     }
@@ -75,13 +74,15 @@ impl Domain {
     /// `Damaged` when one cannot be read, or `Store`.
     pub fn trash(&self) -> Result<Vec<Trashed>, RepositoryError> {
         let here: Vec<_> = self.list(ObjectKind::Snapshot)?;
-        let mut trashed = Vec::new();
+        let mut trashed: Vec<Trashed> = Vec::new();
         for (secs, hash) in self.list_trash()? {
             // A cut left it in both places: it was not let go.
             if here.iter().any(|(other, _)| *other == hash) {
                 continue;
             }
             match self.read_trashed(secs, &hash) {
+                // One that is being sealed again is there twice.
+                Ok(snapshot) if trashed.iter().any(|one| one.snapshot.id == snapshot.id) => {}
                 Ok(snapshot) => trashed.push(Trashed {
                     snapshot,
                     at: Instant::from_secs(secs),
@@ -101,14 +102,17 @@ impl Domain {
     /// `NoSnapshot` when it is not there, `Damaged` or `Store`.
     pub fn undelete(&self, id: SnapshotId) -> Result<(), RepositoryError> {
         let kind = ObjectKind::Snapshot;
+        self.require(Right::Delete)?;
         let mut is_back = false;
         for (secs, hash) in self.list_trash()? {
-            if id_of(&hash) != id {
+            if id_of(&hash) != id && self.epoch() == 0 {
                 continue;
             }
             let name = layout::trash(self.id(), secs, &hash);
             let bytes = self.store().get(&name, SNAPSHOT_BYTES_MAX)?;
-            self.open_snapshot(&name, hash, &bytes)?;
+            if self.open_snapshot(&name, hash, &bytes)?.id != id {
+                continue;
+            }
             self.store().put(&self.name(kind, &hash), &bytes)?;
             self.store().delete(&name)?;
             is_back = true;
@@ -153,7 +157,7 @@ impl Domain {
         Ok(count)
     }
 
-    fn list_trash(&self) -> Result<Vec<(i64, ObjectHash)>, RepositoryError> {
+    pub(crate) fn list_trash(&self) -> Result<Vec<(i64, ObjectHash)>, RepositoryError> {
         let mut found = Vec::new();
         let prefix = layout::prefix(self.id(), ObjectKind::Condemned);
         self.store().list(&prefix, &mut |info| {

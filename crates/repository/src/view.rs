@@ -1,6 +1,7 @@
 //! A domain with its index: browsing snapshots.
 
 use edge::{Entry, TreePath};
+use sealing::Right;
 
 use crate::backup::{list_packs, read_pack};
 use crate::content::Node;
@@ -24,8 +25,9 @@ impl View {
     ///
     /// # Errors
     ///
-    /// `Damaged` or `Store`.
+    /// `NoRight`, `Damaged` or `Store`.
     pub fn open(domain: Domain) -> Result<Self, RepositoryError> {
+        domain.require(Right::Read)?;
         let mut index = domain.load_index()?;
         if index.damaged.is_some() {
             for ((hash, kind), size) in list_packs(&domain)? {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use common::{World, manifest};
 use edge::{ObjectName, ObjectStore, Silent};
-use repository::CheckDepth;
+use model::Secret;
+use repository::{CheckDepth, Domain, RepositoryError, Rights, ScheduleKey, Unlock};
 use testkit::MemoryStore;
 
 fn repositories() -> Vec<PathBuf> {
@@ -60,4 +61,27 @@ fn every_golden_repository_restores_to_its_manifests() {
             assert_eq!(manifest(&collected), expected, "{}", file.display());
         }
     }
+}
+
+#[test]
+fn the_golden_repository_with_rights_opens_with_all_its_keys() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/repositories");
+    load(&all.join("v1-rights/objects"), "", &store).unwrap();
+    let place: Arc<dyn ObjectStore> = store;
+    let password = Secret::new("golden.Repository-7".to_owned());
+    let by_password = Domain::open_with(place.clone(), &Unlock::Password(&password)).unwrap();
+    let by_key = Domain::open(place.clone(), &world.key).unwrap();
+    let writer = Domain::open(place.clone(), &ScheduleKey::from_bytes([43; 32])).unwrap();
+    for (domain, rights) in [
+        (&by_password, Rights::ALL),
+        (&by_key, Rights::ALL),
+        (&writer, Rights::ADD),
+    ] {
+        assert_eq!((domain.rights(), domain.epoch()), (rights, 1));
+    }
+    assert_eq!(by_password.snapshots().unwrap().snapshots.len(), 3);
+    let replaced = Domain::open(place, &ScheduleKey::from_bytes([41; 32]));
+    assert!(matches!(replaced, Err(RepositoryError::KeyGone { .. })));
 }

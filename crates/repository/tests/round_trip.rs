@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{World, noise, one_of_everything, path, snapshot_of};
 use edge::{EntryKind, ObjectStore, Silent, TreePath};
-use repository::{Domain, RepositoryError, ScheduleKey, SnapshotStatus};
+use repository::{Domain, RepositoryError, Rights, ScheduleKey, SnapshotStatus, Unlock};
 use testkit::{
     CollectingTarget, FileSpec, MemoryStore, RecordingMonitor, RecordingStore, TreeSource,
 };
@@ -301,15 +301,16 @@ fn another_key_and_an_empty_place_are_told_apart() {
         Err(RepositoryError::WrongKey { .. })
     ));
     let domain = world.domain(&store);
-    domain.add_key(&other, &world.entropy).unwrap();
-    domain.remove_key(&world.key).unwrap();
+    let (key, all) = (Unlock::Key(&other), Rights::ALL);
+    domain.add_slot(&key, all, &world.entropy).unwrap();
+    domain.remove_slot(world.key.slot_name()).unwrap();
     assert_eq!(
         Domain::open(store.clone(), &other).unwrap().id(),
         domain.id()
     );
     assert!(matches!(
         Domain::open(store, &world.key),
-        Err(RepositoryError::WrongKey { .. })
+        Err(RepositoryError::KeyGone { .. })
     ));
 }
 

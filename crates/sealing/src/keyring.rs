@@ -121,13 +121,14 @@ impl Keyring {
         })
     }
 
-    /// Gives a keyring that names and cuts alike but seals with a data key of its own, for what
-    /// stays on this machine. Its other keys tell nothing that this one does not.
+    /// Gives the keyring of another domain that names and cuts alike but seals with a data key of its
+    /// own, for what stays on this machine.
     #[must_use]
     pub fn for_this_machine(&self, data_key: [u8; 32]) -> Self {
         let data_key = Key::new(data_key);
+        let domain = derive("local domain id", self.domain.as_bytes());
         Self {
-            domain: self.domain,
+            domain: DomainId::from_bytes(domain.first_chunk().copied().unwrap_or_default()),
             rights: Rights::ALL,
             label: self.label.clone(),
             id: self.id.clone(),

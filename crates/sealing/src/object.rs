@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::derive::{Key, derive_pair, expand};
 use crate::keyring::Keyring;
 use crate::rights::Right;
-use crate::root::{Origin, SEALED_EPOCH, root_key, trailer_key};
+use crate::root::{Origin, SEALED_EPOCH, decision_code, root_key, trailer_key};
 use crate::seal_key::own_public;
 
 /// Bytes of the header of every sealed object.
@@ -28,6 +28,8 @@ const SUITE_PARTS: u8 = 1;
 const SUITE_SINGLE: u8 = 2;
 const SUITE_SEALED_PARTS: u8 = 3;
 const SUITE_SEALED_SINGLE: u8 = 4;
+/// As 2, but everybody who has a key of the domain can read it; who made it is told by a code.
+pub(crate) const SUITE_DECISION: u8 = 5;
 pub(crate) const COMMITMENT_BYTES: usize = 32;
 
 /// What a sealed object is.
@@ -52,10 +54,17 @@ impl ObjectKind {
     const fn suite(self, epoch: u32) -> u8 {
         match (self, epoch & SEALED_EPOCH != 0) {
             (Self::DataPack | Self::MetadataPack | Self::IndexSegment, false) => SUITE_PARTS,
-            (Self::Snapshot | Self::Condemned | Self::Pin, false) => SUITE_SINGLE,
+            (Self::Condemned, _) => SUITE_DECISION,
+            (Self::Snapshot | Self::Pin, false) => SUITE_SINGLE,
             (Self::DataPack | Self::MetadataPack | Self::IndexSegment, true) => SUITE_SEALED_PARTS,
-            (Self::Snapshot | Self::Condemned | Self::Pin, true) => SUITE_SEALED_SINGLE,
+            (Self::Snapshot | Self::Pin, true) => SUITE_SEALED_SINGLE,
         }
+    }
+
+    /// True when a stored object of this kind may have a suite. Decisions were once sealed as other
+    /// small objects are.
+    const fn takes(self, suite: u8, epoch: u32) -> bool {
+        suite == self.suite(epoch) || (matches!(self, Self::Condemned) && suite == SUITE_SINGLE)
     }
 
     const fn has_epoch(self) -> bool {
@@ -150,7 +159,7 @@ impl ObjectCipher {
         header.extend_from_slice(&[kind.suite(epoch), kind as u8]);
         header.extend_from_slice(&epoch.to_le_bytes());
         header.extend_from_slice(keyring.domain().as_bytes());
-        let root = root_key(keyring, (kind, epoch), origin)?;
+        let root = root_key(keyring, (kind, kind.suite(epoch), epoch), origin)?;
         let salt = match origin {
             Origin::New(random) => own_public(random),
             Origin::Stored(salt) => **salt,
@@ -179,7 +188,7 @@ impl ObjectCipher {
         header: &[u8; HEADER_BYTES],
     ) -> Result<Self, ObjectError> {
         let fields = Fields::parse(header)?;
-        let own = fields.suite == kind.suite(fields.epoch)
+        let own = kind.takes(fields.suite, fields.epoch)
             && fields.kind == kind as u8
             && fields.domain == keyring.domain();
         if !own {
@@ -187,7 +196,7 @@ impl ObjectCipher {
         }
         let trailer = trailer_key(keyring, fields.epoch, &[fields.fixed, fields.salt]);
         let origin = Origin::Stored(fields.salt);
-        let root = match root_key(keyring, (kind, fields.epoch), &origin) {
+        let root = match root_key(keyring, (kind, fields.suite, fields.epoch), &origin) {
             Err(ObjectError::Right(_)) if trailer.is_some() => {
                 return Ok(Self {
                     header: *header,
@@ -260,6 +269,11 @@ impl ObjectCipher {
             .map_err(|_| ObjectError::Damaged)
     }
 
+    const fn is_decision(&self) -> bool {
+        // Behind magic and version.
+        self.header[10] == SUITE_DECISION
+    }
+
     fn part_key(&self, number: u32) -> Result<(&Key, &[u8]), ObjectError> {
         match &self.trailer {
             Some(own) if number == TRAILER_PART => Ok((&own.0, &own.1)),
@@ -317,6 +331,10 @@ pub fn seal_single(
     let object = ObjectCipher::create(keyring, kind, salt)?;
     let mut sealed = plaintext.to_vec();
     let (_, salt) = object.origin()?;
+    if object.is_decision() {
+        let code = decision_code(keyring, &object.header, plaintext);
+        sealed.extend_from_slice(&code.ok_or(ObjectError::Right(Right::Delete))?);
+    }
     XChaCha20Poly1305::new((&**object.key()?).into())
         .encrypt_in_place(&single_nonce(&salt), &object.header, &mut sealed)
         .map_err(|_| ObjectError::Damaged)?;
@@ -345,6 +363,15 @@ pub fn open_single(
             &mut plaintext,
         )
         .map_err(|_| ObjectError::Damaged)?;
+    if object.is_decision() {
+        let (text, code) = plaintext.split_last_chunk().ok_or(ObjectError::TooShort)?;
+        let (text, code): (&[u8], &[u8; 32]) = (text, code);
+        // Who may not delete takes it as it is: what it leads to is no more than caution.
+        if decision_code(keyring, header, text).is_some_and(|own| !bool::from(own.ct_eq(code))) {
+            return Err(ObjectError::Damaged);
+        }
+        plaintext.truncate(text.len());
+    }
     Ok(plaintext)
 }
 
@@ -387,7 +414,7 @@ impl<'a> Fields<'a> {
             return Err(ObjectError::Version(version));
         }
         let [suite, kind] = *take(&mut rest)?;
-        if !(SUITE_PARTS..=SUITE_SEALED_SINGLE).contains(&suite) {
+        if !(SUITE_PARTS..=SUITE_DECISION).contains(&suite) {
             return Err(ObjectError::Suite(suite));
         }
         Ok(Self {
@@ -542,5 +569,30 @@ mod tests {
         sealed[10] = 9;
         let refused = open_single(&keyring, ObjectKind::Snapshot, &sealed);
         assert_eq!(refused, Err(ObjectError::Suite(9)));
+    }
+
+    #[test]
+    fn decisions_are_read_by_all_and_made_by_few() {
+        let full = keyring(1);
+        let (kind, salt) = (ObjectKind::Condemned, [5; 32]);
+        let sealed = seal_single(&full, kind, &salt, b"packs").unwrap();
+        assert_eq!(open_single(&full, kind, &sealed).unwrap(), b"packs");
+        let add = full.with_rights(Rights::ADD).unwrap();
+        assert_eq!(open_single(&add, kind, &sealed).unwrap(), b"packs");
+        assert_eq!(
+            seal_single(&add, kind, &salt, b"packs"),
+            Err(ObjectError::Right(Right::Delete))
+        );
+        // Whoever has only the key to read them, and makes up a code.
+        let mut forger = keyring(1);
+        forger.control = Key::new([9; 32]);
+        let forged = seal_single(&forger, kind, &salt, b"packs").unwrap();
+        assert_eq!(open_single(&add, kind, &forged).unwrap(), b"packs");
+        assert_eq!(open_single(&full, kind, &forged), Err(ObjectError::Damaged));
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 0x80;
+            assert!(open_single(&full, kind, &damaged).is_err(), "{at}");
+        }
     }
 }

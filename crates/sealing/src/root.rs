@@ -3,7 +3,7 @@
 
 use crate::derive::{Key, derive, derive_pair};
 use crate::keyring::Keyring;
-use crate::object::{COMMITMENT_BYTES, ObjectError, ObjectKind};
+use crate::object::{COMMITMENT_BYTES, HEADER_BYTES, ObjectError, ObjectKind, SUITE_DECISION};
 use crate::rights::Right;
 use crate::seal_key::{root_for_reader, root_for_writer};
 
@@ -21,7 +21,7 @@ pub(crate) enum Origin<'a> {
 /// Gives the root key of an object.
 pub(crate) fn root_key(
     keyring: &Keyring,
-    (kind, epoch): (ObjectKind, u32),
+    (kind, suite, epoch): (ObjectKind, u8, u32),
     origin: &Origin<'_>,
 ) -> Result<Key, ObjectError> {
     let control = || {
@@ -31,6 +31,9 @@ pub(crate) fn root_key(
             Err(ObjectError::Right(Right::Delete))
         }
     };
+    if suite == SUITE_DECISION {
+        return Ok(derive("decision key", keyring.id.as_ref()));
+    }
     match kind {
         ObjectKind::IndexSegment => Ok(derive("index key", keyring.id.as_ref())),
         ObjectKind::Condemned => Ok(derive("condemn key", control()?.as_ref())),
@@ -60,6 +63,19 @@ fn epoch_root(
         (_, false) if kind == ObjectKind::Snapshot => Ok(derive("snapshot key", key()?.as_ref())),
         (_, false) => Ok(key()?.clone()),
     }
+}
+
+/// Gives the code that tells who may delete that one of them made a decision; `None` for others.
+pub(crate) fn decision_code(
+    keyring: &Keyring,
+    header: &[u8; HEADER_BYTES],
+    text: &[u8],
+) -> Option<[u8; 32]> {
+    let key = derive("decision code", keyring.control.as_ref());
+    let mut hasher = blake3::Hasher::new_keyed(&key);
+    hasher.update(header).update(text);
+    let code = *hasher.finalize().as_bytes();
+    keyring.rights().has(Right::Delete).then_some(code)
 }
 
 /// Gives the key of the trailer and its commitment, for objects whose writer may not read.

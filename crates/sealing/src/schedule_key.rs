@@ -82,6 +82,12 @@ impl ScheduleKey {
         *self == Self::published()
     }
 
+    /// Gives the raw bytes, to be stored where secrets are.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Gives the text form, for people to keep.
     #[must_use]
     pub fn to_text(&self) -> Secret {

@@ -36,6 +36,10 @@ pub struct BackupArguments {
     /// The machine's name to keep with the snapshot; this machine's if not given
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+    /// Keep here what makes the next backup faster; with a key that may only add, unchanged files are
+    /// left unread only so
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
     #[command(flatten)]
     repo: RepoArguments,
 }
@@ -107,6 +111,13 @@ struct Ended {
 
 pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
+    let domain = match &arguments.cache_dir {
+        Some(directory) => ops::with_cache_at(domain, directory).map_err(|error| {
+            let what = format!("cannot use {} as cache", directory.display());
+            Problem::new(Exit::Failed, what).because(&error)
+        })?,
+        None => domain,
+    };
     let watch = Watch::new("backup");
     let host = arguments.host.clone().unwrap_or_else(host_name);
     let trees = TreeBackup {

@@ -1,21 +1,21 @@
-//! `repo init`: begins a repository, or a further key's part of one.
+//! `repo init`: begins a repository, or a further key's or password's part of one.
 
 use clap::Args;
-use edge::Entropy as _;
 use model::Exit;
-use ops::ScheduleKey;
 use serde::Serialize;
 
-use super::{SystemEntropy, host_name};
+use super::key::password;
+use super::{SystemEntropy, host_name, info};
 use crate::key;
 use crate::problem::Problem;
-use crate::reach::{RepoArguments, open_problem};
-use crate::screen::{Screen, plain};
+use crate::prompt;
+use crate::reach::{Opener, RepoArguments, open_problem};
+use crate::screen::{Screen, Tone, plain, toned};
 
 /// Where, and with which key.
 #[derive(Debug, Args)]
 pub struct InitArguments {
-    /// A name for people, kept in the repository in the clear; the machine's name if not given
+    /// A name for people, kept in the repository; the machine's name if not given
     #[arg(long, value_name = "NAME")]
     label: Option<String>,
     #[command(flatten)]
@@ -28,31 +28,35 @@ struct Begun {
     domain: String,
     is_new: bool,
     key_is_new: bool,
+    is_encrypted: bool,
 }
 
 pub(super) fn init(arguments: &InitArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let place = arguments.repo.place()?;
-    let made = key_file_to_make(&arguments.repo)?;
-    let key = match &made {
-        Some(key) => key.clone(),
-        None => arguments.repo.key()?,
-    };
+    let (opener, key_is_new) = opener(&arguments.repo)?;
+    if let Opener::Password(password) = &opener
+        && ops::open_domain_with(&place, &opener.unlock()).is_err()
+    {
+        password::check(password, screen)?;
+    }
     let label = arguments.label.clone().unwrap_or_else(host_name);
-    let (domain, is_new) = ops::create_domain(&place, &key, &SystemEntropy, &label)
+    let (domain, is_new) = ops::create_domain(&place, &opener.unlock(), &SystemEntropy, &label)
         .map_err(|error| open_problem(&error))?;
+    let is_encrypted = !matches!(&opener, Opener::Key(key) if key.is_published());
     if screen.is_json() {
         screen.json(&Begun {
             domain: domain.id().to_string(),
             is_new,
-            key_is_new: made.is_some(),
+            key_is_new,
+            is_encrypted,
         })?;
         return Ok(Exit::Done);
     }
     let place = domain.place();
-    let file = arguments.repo.key_file().display();
-    if made.is_some() {
+    if let Some(file) = arguments.repo.key_file().filter(|_| key_is_new) {
         let text = format!(
-            "Wrote a new key to {file}. Keep a copy elsewhere: without it nobody can read the backups."
+            "Wrote a new key to {}. Keep a copy elsewhere: without it nobody can read the backups.",
+            file.display()
         );
         screen.line(&[plain(text)])?;
     }
@@ -61,19 +65,23 @@ pub(super) fn init(arguments: &InitArguments, screen: &mut Screen) -> Result<Exi
     } else {
         format!("{place} was ready before; nothing was changed.")
     })])?;
+    if !is_encrypted {
+        screen.line(&[toned(info::NOT_ENCRYPTED, Tone::Bad)])?;
+    }
     Ok(Exit::Done)
 }
 
-/// Makes a key and writes it to the key file, when that does not exist. It is on disk before
-/// anything that only it opens.
-fn key_file_to_make(repo: &RepoArguments) -> Result<Option<ScheduleKey>, Problem> {
-    let path = repo.key_file();
-    if path == std::path::Path::new("-") || path.symlink_metadata().is_ok() {
-        return Ok(None);
+/// Reads what is to open the repository; a key file that does not exist is made.
+fn opener(repo: &RepoArguments) -> Result<(Opener, bool), Problem> {
+    match repo.key_file() {
+        Some(file) => {
+            let (key, is_new) = key::read_or_make(file, &SystemEntropy)?;
+            Ok((Opener::Key(key), is_new))
+        }
+        None if repo.asks_for_password() => {
+            let password = prompt::new_secret("New password: ")?;
+            Ok((Opener::Password(password), false))
+        }
+        None => Ok((repo.opener()?, false)),
     }
-    let mut bytes = [0; 32];
-    SystemEntropy.fill(&mut bytes);
-    let key = ScheduleKey::from_bytes(bytes);
-    key::write(path, &key.to_text())?;
-    Ok(Some(key))
 }

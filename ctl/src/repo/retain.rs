@@ -104,6 +104,16 @@ struct SweepArguments {
 pub struct PruneArguments {
     #[command(flatten)]
     sweep: SweepArguments,
+    /// Also store anew what older keys encrypted, after 'key new-epoch'; what was copied before stays
+    /// readable with them
+    #[arg(long)]
+    reseal: bool,
+    /// Begin to store no pack anew after this long; the next time goes on
+    #[arg(long, value_name = "SPAN", value_parser = settings::seconds, requires = "reseal")]
+    reseal_for: Option<u64>,
+    /// Store about so many bytes anew; the next time goes on
+    #[arg(long, value_name = "SIZE", value_parser = settings::bytes, requires = "reseal")]
+    reseal_bytes: Option<ByteCount>,
     #[command(flatten)]
     repo: RepoArguments,
 }
@@ -243,6 +253,9 @@ const fn why(by: KeptBy) -> &'static str {
 pub(super) fn prune(arguments: &PruneArguments, screen: &mut Screen) -> Result<Exit, Problem> {
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
     ask_caution(&domain, arguments.sweep.force)?;
+    if arguments.reseal {
+        return reseal(&domain, arguments, screen);
+    }
     let report = prune_domain(&domain, &arguments.sweep)?;
     let pruned = pruned_row(report);
     if screen.is_json() {
@@ -250,6 +263,58 @@ pub(super) fn prune(arguments: &PruneArguments, screen: &mut Screen) -> Result<E
     } else {
         show_pruned(&pruned, screen)?;
     }
+    Ok(Exit::Done)
+}
+
+/// What was sealed anew, for programs.
+#[derive(Serialize)]
+struct Resealed {
+    epoch: u32,
+    snapshots: u64,
+    older_packs: u64,
+    #[serde(flatten)]
+    pruned: Pruned,
+}
+
+fn reseal(
+    domain: &Domain,
+    arguments: &PruneArguments,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let watch = Watch::new("reseal");
+    let usual = options(&arguments.sweep, &watch);
+    let limits = usual.repack.unwrap_or(Repack {
+        waste_percent: 100,
+        ..Repack::default()
+    });
+    let report = domain.reseal(&PruneOptions {
+        repack: Some(Repack {
+            bytes_max: arguments.reseal_bytes.map_or(u64::MAX, ByteCount::get),
+            secs_max: arguments.reseal_for.map_or(limits.secs_max, seconds),
+            ..limits
+        }),
+        ..usual
+    });
+    drop(watch);
+    let report =
+        report.map_err(|error| repository_problem("cannot store everything anew", &error))?;
+    let row = Resealed {
+        epoch: domain.epoch(),
+        snapshots: report.snapshots,
+        older_packs: report.older_packs,
+        pruned: pruned_row(report.pruned),
+    };
+    if screen.is_json() {
+        screen.json(&row)?;
+        return Ok(Exit::Done);
+    }
+    let count = |count: u64, noun| counted(usize::try_from(count).unwrap_or(usize::MAX), noun);
+    screen.line(&[plain(format!(
+        "{} encrypted with the newest key; {} of older ones left to do.",
+        count(row.snapshots, "snapshot"),
+        count(row.older_packs, "pack")
+    ))])?;
+    show_pruned(&row.pruned, screen)?;
     Ok(Exit::Done)
 }
 
@@ -327,7 +392,14 @@ fn rules(arguments: &KeepArguments) -> Keep {
 
 fn prune_domain(domain: &Domain, sweep: &SweepArguments) -> Result<PruneReport, Problem> {
     let watch = Watch::new("prune");
-    let options = PruneOptions {
+    domain.prune(&options(sweep, &watch)).map_err(|error| {
+        repository_problem("cannot delete what nothing needs", &error)
+            .hint("backstayctl repo verify")
+    })
+}
+
+fn options<'a>(sweep: &SweepArguments, watch: &'a Watch) -> PruneOptions<'a> {
+    PruneOptions {
         grace_secs: seconds(sweep.grace),
         trash_secs: seconds(sweep.trash),
         strays: true,
@@ -338,12 +410,8 @@ fn prune_domain(domain: &Domain, sweep: &SweepArguments) -> Result<PruneReport, 
         }),
         clock: &SystemClock,
         entropy: &SystemEntropy,
-        monitor: &watch,
-    };
-    domain.prune(&options).map_err(|error| {
-        repository_problem("cannot delete what nothing needs", &error)
-            .hint("backstayctl repo verify")
-    })
+        monitor: watch,
+    }
 }
 
 fn seconds(span: u64) -> u32 {

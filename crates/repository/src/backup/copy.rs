@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edge::{ByteRange, Entropy, Event, Monitor, StoreError};
 use model::DestinationName;
-use sealing::{ChunkId, ObjectKind};
+use sealing::{ChunkId, ObjectKind, Right};
 
 use super::indexer::Indexed;
+use super::local::LocalState;
 use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
@@ -22,6 +23,8 @@ pub(super) struct Copy {
     pub(super) name: DestinationName,
     pub(super) domain: Domain,
     pub(super) index: Index,
+    /// What stands for the last snapshot where that cannot be read.
+    pub(super) local: Option<LocalState>,
     /// Its bit in a set of replicas.
     pub(super) bit: u32,
     /// Chunks that the index names but that cannot be read: they are stored again.
@@ -115,7 +118,8 @@ impl Copy {
         let written = self.domain.write_index(index, replaced, entropy)?;
         self.stored_bytes.fetch_add(written.bytes, Ordering::AcqRel);
         let kind = ObjectKind::IndexSegment;
-        for hash in replaced {
+        let may_delete = self.domain.rights().has(Right::Delete);
+        for hash in replaced.iter().filter(|_| may_delete) {
             self.domain.store().delete(&self.domain.name(kind, hash))?;
         }
         Ok(written.segments)
@@ -169,6 +173,7 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
             name: replica.name,
             domain,
             index: Index::default(),
+            local: None,
             bit: u32::try_from(number)
                 .ok()
                 .and_then(|n| 1_u32.checked_shl(n))
@@ -182,12 +187,17 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
         };
         let first = copies.first().map_or(&copy, |first| first);
         let is_copy = first.domain.keyring().is_same_domain(copy.domain.keyring());
-        let result = if is_copy && number < REPLICA_COUNT_MAX {
+        let place = copy.domain.place();
+        let result = if !copy.domain.rights().has(Right::Add) {
+            let right = Right::Add;
+            Err(RepositoryError::NoRight { right, place })
+        } else if is_copy && number < REPLICA_COUNT_MAX {
+            copy.local = LocalState::open(&copy.domain, options.entropy);
             copy.load(options)
+        } else if first.domain.id() == copy.domain.id() {
+            Err(RepositoryError::OtherCopy { place })
         } else {
-            Err(RepositoryError::WrongKey {
-                place: copy.domain.place(),
-            })
+            Err(RepositoryError::WrongKey { place })
         };
         if let Err(error) = result {
             copy.fail(error, options.monitor);

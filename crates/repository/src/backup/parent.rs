@@ -23,7 +23,8 @@ const LOOKED_AT_MAX: usize = 100;
 
 /// The newest snapshot of any replica.
 pub(super) struct Parent<'a> {
-    copy: &'a Copy,
+    /// Whose pages are walked; none where the machine's own stand for them.
+    copy: Option<&'a Copy>,
     snapshot: Snapshot,
     reader: ChunkReader<'a>,
     walk: TreeWalk,
@@ -52,6 +53,9 @@ impl<'a> Parent<'a> {
     pub(super) fn find(copies: &'a [Copy], trees: &[TreePath]) -> Option<Self> {
         let live = copies.iter().filter(|copy| copy.is_live());
         let newest = live.filter_map(|copy| {
+            if let Some(local) = &copy.local {
+                return Some((copy, local.snapshot.clone()?));
+            }
             let mut list = copy.domain.snapshots().ok()?.snapshots;
             let mut reader = ChunkReader::new(&copy.domain, &copy.index);
             let mut holds_one = |snapshot: &Snapshot| {
@@ -67,9 +71,13 @@ impl<'a> Parent<'a> {
             Some((copy, list.swap_remove(at)))
         });
         let (copy, snapshot) = newest.max_by_key(|(_, snapshot)| snapshot.body.started_at)?;
+        let (domain, index) = match &copy.local {
+            Some(local) => (&local.domain, &local.index),
+            None => (&copy.domain, &copy.index),
+        };
         Some(Self {
-            copy,
-            reader: ChunkReader::new(&copy.domain, &copy.index),
+            copy: Some(copy).filter(|copy| copy.local.is_none()),
+            reader: ChunkReader::new(domain, index),
             walk: TreeWalk::new(snapshot.root, Vec::new()),
             leaf: None,
             at: 0,
@@ -109,8 +117,8 @@ impl<'a> Parent<'a> {
             Ok(list) => Some(list),
             Err(ReadError::Store(_)) => None,
             Err(_) => {
-                if let Bytes::Chunks { list, .. } = &content.bytes {
-                    list.iter().for_each(|chunk| self.copy.mark_bad(&chunk.id));
+                if let (Bytes::Chunks { list, .. }, Some(copy)) = (&content.bytes, self.copy) {
+                    list.iter().for_each(|chunk| copy.mark_bad(&chunk.id));
                 }
                 None
             }
@@ -140,8 +148,10 @@ impl<'a> Parent<'a> {
                 }
                 // What this page held is read again, and the page stored again.
                 Err(lost) => {
-                    if !matches!(*lost.error, ReadError::Store(_)) {
-                        self.copy.mark_bad(&lost.page);
+                    if let (Some(copy), false) =
+                        (self.copy, matches!(*lost.error, ReadError::Store(_)))
+                    {
+                        copy.mark_bad(&lost.page);
                     }
                 }
             }

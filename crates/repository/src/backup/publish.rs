@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use edge::{ByteRange, Entropy, Monitor, StoreError};
 use model::ByteCount;
-use sealing::ObjectKind;
+use sealing::{ObjectKind, Right};
 
 use super::ReplicaReport;
 use super::copy::{Copy, trim_caches};
@@ -85,7 +85,9 @@ impl Publication<'_> {
         let has_bad = !copy.bad_chunks().is_empty();
         let all = || old.segments.iter().chain(&indexed.segments);
         let small = || all().filter(|segment| segment.records < SMALL_RECORDS);
-        let are_many = small().count() + 1 > SMALL_SEGMENT_COUNT_MAX;
+        // Who may not delete would leave all of them, and one more.
+        let may_merge = copy.domain.rights().has(Right::Delete);
+        let are_many = may_merge && small().count() + 1 > SMALL_SEGMENT_COUNT_MAX;
         let takes_all = has_bad || small().count() == all().count();
         let mut index = new;
         let mut replaced = Vec::new();

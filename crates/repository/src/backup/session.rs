@@ -9,6 +9,7 @@ use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 
 use super::ahead::Ahead;
 use super::copy::Copy;
+use super::local::{KeptPages, PageKeeper};
 use super::parent::{Former, Parent};
 use super::pipeline::{FrameJob, Lane, NewPack, Pipeline, Side};
 use super::{BackupCounts, BackupOptions};
@@ -38,6 +39,8 @@ pub(super) struct Walked {
     pub(super) failures: Vec<Failure>,
     pub(super) accounts: Vec<String>,
     pub(super) is_cancelled: bool,
+    /// Pages that were kept on this machine.
+    pub(super) pages: Option<KeptPages>,
 }
 
 /// The work cannot go on: every replica is lost.
@@ -50,6 +53,8 @@ struct Storing<'scope, 'env> {
     chunker: Chunker,
     pipeline: Pipeline<'scope>,
     frames: BTreeMap<Lane, FrameJob>,
+    /// Keeps pages here, where the repository's cannot be read.
+    local: Option<PageKeeper<'env>>,
     /// Chunks of this run that every live replica has or is being sent.
     stored: KnownIds,
     coins: Coins<'env>,
@@ -87,6 +92,10 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 chunker: Chunker::new(keyring.gear_table()),
                 pipeline,
                 frames: BTreeMap::new(),
+                local: copies
+                    .iter()
+                    .find_map(|copy| copy.local.as_ref())
+                    .map(|local| local.keeper(options.entropy)),
                 stored: KnownIds::new(scratch),
                 coins: Coins {
                     entropy: options.entropy,
@@ -144,6 +153,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
             }
         }
         drop(self.parent);
+        self.walked.pages = self.storing.local.take().and_then(PageKeeper::finish);
         let copies = self.storing.copies;
         let packs = self.storing.finish();
         let is_whole = packs.is_some() && (self.walked.root.is_some() || !may_publish);
@@ -275,6 +285,9 @@ impl Storing<'_, '_> {
         self.pipeline.flow.keep_cpu_share();
         let id = self.namer.name(kind, bytes);
         let length = u32::try_from(bytes.len()).map_err(|_| Stopped)?;
+        if let Some(local) = &mut self.local {
+            local.push(kind, &id, bytes);
+        }
         let chunk = ChunkRef { id, length };
         let live = self.copies.iter().filter(|copy| copy.is_live());
         let lacking = live.filter(|copy| !copy.contains(&id));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use edge::{ByteRange, StoreFault};
-use sealing::ObjectKind;
+use sealing::{ObjectKind, epoch_number};
 
 use super::PruneOptions;
 use super::mark::{Bits, Usage};
@@ -28,6 +28,8 @@ pub struct Repack {
     pub secs_max: u32,
     /// 1–9 as zstd counts, 0 for none.
     pub compression: u8,
+    /// Packs of epochs before this one come first, whatever of them is needed.
+    pub before_epoch: u32,
 }
 
 impl Default for Repack {
@@ -37,6 +39,7 @@ impl Default for Repack {
             bytes_max: u64::MAX,
             secs_max: u32::MAX,
             compression: 3,
+            before_epoch: 0,
         }
     }
 }
@@ -44,17 +47,19 @@ impl Default for Repack {
 /// Gives the packs to rewrite, the worst first.
 pub(super) fn choose(index: &Index, usage: &Usage, repack: Repack) -> Vec<u32> {
     let mut partly: Vec<(u32, u64, u64)> = Vec::new();
+    let mut chosen = Vec::new();
     let (mut total, mut waste) = (0_u64, 0_u64);
     for ((ordinal, pack), number) in (0_u32..).zip(index.packs()).zip(0_usize..) {
         total += pack.size;
         waste += usage.waste(number);
-        if usage.chunks(number) > 0 && usage.waste(number) > 0 {
+        if usage.chunks(number) > 0 && epoch_number(pack.epoch) < repack.before_epoch {
+            chosen.push(ordinal);
+        } else if usage.chunks(number) > 0 && usage.waste(number) > 0 {
             partly.push((ordinal, usage.waste(number), pack.size));
         }
     }
     let share = |waste: u64, size: u64| u128::from(waste) * 1_000_000 / u128::from(size.max(1));
     partly.sort_by_key(|(_, waste, size)| std::cmp::Reverse(share(*waste, *size)));
-    let mut chosen = Vec::new();
     for (ordinal, own, _) in partly {
         if share(waste, total) <= u128::from(repack.waste_percent) * 10_000 {
             break;

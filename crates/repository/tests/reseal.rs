@@ -1,0 +1,186 @@
+//! A new epoch, and what older ones sealed stored anew: with limits, cut anywhere, to the end.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends at the first surprise"
+)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{World, noise};
+use edge::{ObjectStore, Silent};
+use model::SnapshotId;
+use repository::{Domain, Pin, PruneOptions, Repack, RepositoryError, ResealReport, ScheduleKey};
+use testkit::{Fault, FaultyStore, MemoryStore, TreeSource};
+
+/// A domain in its second epoch, with three snapshots of the first: one in the trash, one pinned.
+struct Older {
+    world: World,
+    store: Arc<MemoryStore>,
+    kept: Vec<(SnapshotId, TreeSource)>,
+    trashed: (SnapshotId, TreeSource),
+}
+
+fn older(large_bytes: usize) -> Older {
+    let mut world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let place: Arc<dyn ObjectStore> = store.clone();
+    let mut source = TreeSource::default();
+    let mut made = Vec::new();
+    for number in 0..3 {
+        source.add_file(&format!("server/{number}"), noise(number, 120_000));
+        source.add_file("server/changed", noise(10 + number, 3000));
+        source.add_file("server/large.zip", noise(20 + number, large_bytes));
+        made.push((world.run_well(&store, &source), source.clone()));
+    }
+    let domain = world.domain(&place);
+    let now = edge::Clock::now(&world.clock);
+    let trashed = made.remove(1);
+    domain.discard(&[trashed.0], now).unwrap();
+    let pin = Pin {
+        snapshot: made[0].0,
+        at: now,
+        reason: "before the move".into(),
+        until: None,
+    };
+    domain.pin(pin, &world.entropy).unwrap();
+    let key = ScheduleKey::from_bytes([1; 32]);
+    domain.begin_epoch(&key, &world.entropy).unwrap();
+    world.key = key;
+    Older {
+        world,
+        store,
+        kept: made,
+        trashed,
+    }
+}
+
+fn reseal(
+    world: &World,
+    store: &Arc<dyn ObjectStore>,
+    repack: Option<Repack>,
+) -> Result<ResealReport, RepositoryError> {
+    let options = PruneOptions {
+        grace_secs: 0,
+        trash_secs: 1_000_000,
+        strays: true,
+        repack,
+        clock: &world.clock,
+        entropy: &world.entropy,
+        monitor: &Silent,
+    };
+    Domain::open(store.clone(), &world.key)?.reseal(&options)
+}
+
+/// Gives the names of objects whose header names the first epoch, of the kinds that have epochs.
+fn of_first_epoch(store: &MemoryStore) -> Vec<String> {
+    let objects = store.objects();
+    let old = objects.iter().filter(|(name, bytes)| {
+        let name = name.as_str();
+        let has_epoch = ["/p/", "/m/", "/s/", "/trash-"]
+            .iter()
+            .any(|part| name.contains(part));
+        has_epoch && bytes[12..16] == [0; 4]
+    });
+    old.map(|(name, _)| name.to_string()).collect()
+}
+
+impl Older {
+    /// All snapshots are there under their ids, and byte for byte what they were.
+    fn assert_whole(&self) {
+        let place: Arc<dyn ObjectStore> = self.store.clone();
+        let domain = Domain::open(place, &self.world.key).unwrap();
+        let list = domain.snapshots().unwrap();
+        assert!(list.unreadable.is_empty());
+        let ids: Vec<_> = list.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let kept: Vec<_> = self.kept.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids, kept);
+        for (id, source) in &self.kept {
+            self.world.assert_restores(&self.store, *id, source);
+        }
+        assert_eq!(domain.pins().unwrap()[0].snapshot, kept[0]);
+        let trash = domain.trash().unwrap();
+        assert_eq!(trash.len(), 1);
+        assert_eq!(trash[0].snapshot.id, self.trashed.0);
+    }
+}
+
+#[test]
+fn nothing_of_the_old_epoch_is_left_and_nothing_is_lost() {
+    let older = older(9000);
+    let place: Arc<dyn ObjectStore> = older.store.clone();
+    assert!(!of_first_epoch(&older.store).is_empty());
+    let report = reseal(&older.world, &place, None).unwrap();
+    assert_eq!((report.snapshots, report.older_packs), (3, 0));
+    assert_eq!(of_first_epoch(&older.store), Vec::<String>::new());
+    older.assert_whole();
+    let again = reseal(&older.world, &place, None).unwrap();
+    assert_eq!((again.snapshots, again.pruned.emptied_packs), (0, 0));
+    let domain = Domain::open(place, &older.world.key).unwrap();
+    domain.undelete(older.trashed.0).unwrap();
+    let (id, source) = &older.trashed;
+    older.world.assert_restores(&older.store, *id, source);
+    domain.forget(&[*id]).unwrap();
+    assert!(domain.snapshot(*id).is_err());
+    // The next run takes over what was sealed anew.
+    let (_, last) = older.kept.last().unwrap();
+    let report = older.world.run_one(&older.store, last, &Silent);
+    assert_eq!(report.counts.read_bytes.get(), 0);
+}
+
+#[test]
+fn limits_end_it_early_and_the_next_time_goes_on() {
+    let older = older(17_000_000);
+    let place: Arc<dyn ObjectStore> = older.store.clone();
+    let little = Repack {
+        waste_percent: 100,
+        bytes_max: 1,
+        ..Repack::default()
+    };
+    let mut left = Vec::new();
+    loop {
+        let report = reseal(&older.world, &place, Some(little)).unwrap();
+        left.push(report.older_packs);
+        if report.older_packs == 0 {
+            break;
+        }
+        assert!(report.pruned.is_cut_short);
+    }
+    assert!(
+        left.len() > 1 && left.is_sorted_by(|a, b| a > b),
+        "{left:?}"
+    );
+    assert_eq!(of_first_epoch(&older.store), Vec::<String>::new());
+}
+
+#[test]
+fn sealing_anew_may_be_cut_anywhere() {
+    let mut older = older(9000);
+    let origin = older.store.objects();
+    let mut cut_at = 0;
+    loop {
+        older.store = Arc::new(MemoryStore::default());
+        older.store.set_objects(origin.clone());
+        let whole: Arc<dyn ObjectStore> = older.store.clone();
+        let faulty = Arc::new(FaultyStore::new(whole.clone(), Fault::CutAt { at: cut_at }));
+        let cut: Arc<dyn ObjectStore> = faulty.clone();
+        let done = reseal(&older.world, &cut, None);
+        let is_whole = faulty.hits() == 0;
+        assert_eq!(is_whole, done.is_ok(), "cut at {cut_at}");
+        older.assert_whole();
+        reseal(&older.world, &whole, None).unwrap();
+        // Packs that a cut left in no index are condemned first.
+        older.world.clock.advance_secs(1);
+        reseal(&older.world, &whole, None).unwrap();
+        assert_eq!(of_first_epoch(&older.store), Vec::<String>::new());
+        older.assert_whole();
+        if is_whole {
+            break;
+        }
+        cut_at += 1;
+    }
+    assert!(cut_at > 20, "{cut_at} operations were cut");
+}
