@@ -177,9 +177,10 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// `NoSnapshot` when there is none, or `Store`.
+    /// `NoSnapshot` when there is none, `NoRight`, or `Store`.
     pub fn pin(&self, mut pin: Pin, entropy: &dyn Entropy) -> Result<(), RepositoryError> {
         let kind = ObjectKind::Pin;
+        self.require(Right::Delete)?;
         self.snapshot(pin.snapshot)?;
         while pin.reason.len() > REASON_BYTES_MAX {
             pin.reason.pop();
@@ -200,6 +201,7 @@ impl Domain {
     ///
     /// `Damaged` when a pin cannot be read, or `Store`.
     pub fn unpin(&self, id: SnapshotId) -> Result<u64, RepositoryError> {
+        self.require(Right::Delete)?;
         let mut count = 0;
         for (hash, pin) in self.list_pins()? {
             if pin.snapshot == id {

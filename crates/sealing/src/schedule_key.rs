@@ -12,6 +12,7 @@ use crate::derive::{Key, derive};
 const PREFIX: &str = "bsk1-";
 const CHECKSUM_BYTES: usize = 3;
 const GROUP_DIGITS: usize = 8;
+const DIGITS: usize = 7 * GROUP_DIGITS;
 const TEXT_BYTES_MAX: usize = 256;
 
 /// The key that opens one domain.
@@ -55,9 +56,14 @@ pub enum KeyTextError {
     /// It does not begin with the prefix.
     #[error("a schedule key begins with {PREFIX:?}")]
     Prefix,
-    /// It holds other characters or has another length.
+    /// It holds other characters.
     #[error("a schedule key has seven groups of eight letters a-z and digits 2-7")]
     Shape,
+    /// A part is missing, or something was added.
+    #[error(
+        "a schedule key has {DIGITS} letters and digits behind {PREFIX:?}, and this one has {0}"
+    )]
+    Length(usize),
     /// A character is wrong.
     #[error("the checksum of the schedule key does not match: a character is wrong")]
     Checksum,
@@ -125,6 +131,10 @@ impl ScheduleKey {
                 .filter(|c| *c != '-' && !c.is_whitespace())
                 .collect(),
         );
+        let count = digits.chars().count();
+        if count != DIGITS {
+            return Err(KeyTextError::Length(count));
+        }
         let bytes = BASE32_NOPAD_NOCASE
             .decode(digits.as_bytes())
             .map(Zeroizing::new)
@@ -217,6 +227,8 @@ mod tests {
         digits[10] = if digits[10] == 'a' { 'q' } else { 'a' };
         let wrong: String = digits.into_iter().collect();
         assert_eq!(ScheduleKey::parse(&wrong), Err(KeyTextError::Checksum));
+        let cut = text.reveal().get(..40).unwrap();
+        assert_eq!(ScheduleKey::parse(cut), Err(KeyTextError::Length(32)));
         for bad in ["", "bsk1-", "bsk2-aaaa", "bsk1-0", "\u{e4}\u{e4}\u{e4}"] {
             assert!(ScheduleKey::parse(bad).is_err(), "{bad}");
         }

@@ -312,3 +312,35 @@ fn a_key_that_may_only_add_backs_up_and_is_refused_the_rest() {
     assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 3);
     assert_eq!(alone.ask(&["verify"])["is_sound"], true);
 }
+
+#[test]
+fn a_key_that_may_not_delete_is_refused_what_deletes() {
+    let alone = Alone::new();
+    let first = alone.back_up();
+    let other = alone.host.path("other");
+    alone.ask(&[
+        "key",
+        "add",
+        "--new-key-file",
+        &other,
+        "--rights",
+        "add-read",
+    ]);
+    let by_other = ["--key-file", other.as_str()];
+    let (tree, third) = (alone.host.path("tree"), alone.host.path("third"));
+    for verb in [&["snapshots"][..], &["backup", &tree], &["verify"]] {
+        let shown = alone.opened_by(&by_other, verb);
+        assert!(shown.ends_with("--- exit 0\n"), "{verb:?}: {shown}");
+    }
+    let id = first["snapshot"].as_str().unwrap();
+    for (verb, name) in [
+        (&["forget", id][..], "forget"),
+        (&["prune"], "prune"),
+        (&["pin", id, "--reason", "mine"], "pin"),
+        (&["key", "replace", "--new-key-file", &third], "replace"),
+    ] {
+        let shown = alone.opened_by(&by_other, verb);
+        insta::assert_snapshot!(format!("no_delete_{name}"), shown);
+    }
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 2);
+}
