@@ -4,6 +4,7 @@
 #   make deb      the three packages, into dist/
 #   make bench    beside restic, rustic and borg on the same data; SETS=linux,hosting,media,dumps TOOLS=backstay,restic RUNS=5
 #   make fuzz     foreign bytes for every parser of stored bytes; SECS=60 TARGETS=header,page
+#   make bench SETS=scale    how memory and time grow up to COUNTS="10000 100000 1000000 10000000" files
 #   make setup    installs what all of the above need; they call it themselves
 # What is built or fetched is kept in BACKSTAY_CACHE, outside the tree (default: /var/cache/backstay).
 
@@ -27,7 +28,7 @@ test: setup
 	@xtask/test.sh
 
 bench:
-	@SETS="$(SETS)" TOOLS="$(TOOLS)" RUNS="$(RUNS)" xtask/bench.sh
+	@SETS="$(SETS)" TOOLS="$(TOOLS)" RUNS="$(RUNS)" COUNTS="$(COUNTS)" xtask/bench.sh
 
 fuzz:
 	@SECS="$(SECS)" TARGETS="$(TARGETS)" xtask/fuzz.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Measures Backstay beside restic, rustic and borg, on data sets from Debian's packages and fixed seeds.
 #   SETS   linux,hosting,media,dumps (default), or demo: one site on a host of the lab, through the agent
+#          or scale: Backstay alone on made-up trees of COUNTS files (10000 100000 1000000 10000000)
 #   TOOLS  backstay,restic,rustic,borg (default: all that can be had)
 #   RUNS   how often each row is measured (default: 5)
 set -euo pipefail
@@ -14,6 +15,14 @@ if [ "$sets" = demo ]; then
     "$tree/xtask/setup.sh"
     "$tree/xtask/deb.sh"
     BACKSTAY_DEBS=$tree/dist exec cargo run --quiet -p tests --bin backstay-lab -- bench
+fi
+
+if [ "$sets" = scale ]; then
+    step "building the scale measurement"
+    cargo build --quiet --locked --release -p ops --example scale
+    mkdir -p "$bench/work"
+    # shellcheck disable=SC2086 # a list of numbers
+    exec "$CARGO_TARGET_DIR/release/examples/scale" "$bench/work/scale" ${COUNTS:-10000 100000 1000000 10000000}
 fi
 
 # True when the list $1 names $2 or is "all".

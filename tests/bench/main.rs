@@ -14,10 +14,12 @@ mod report;
 mod sets;
 mod tools;
 
+use std::cell::Cell;
 use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use lab::{Doing, Fault, Result, command};
 use serde_json::Value;
@@ -72,12 +74,14 @@ fn bench(sets: &str, tools: &str, runs: &str, results: &Path) -> Result<ExitCode
         }
     }
     let mut all: Vec<Value> = Vec::new();
+    let cleaned = Cell::new(None);
     for set in sets {
         let from = set.ensure(&bench)?;
         let measured = Rounds {
             set,
             from,
             copy: work.join("data"),
+            cleaned: &cleaned,
             tools: &found,
         }
         .measure(runs)?;
@@ -108,6 +112,8 @@ struct Rounds<'a> {
     from: PathBuf,
     copy: PathBuf,
     tools: &'a [Bench],
+    /// When files were last deleted in masses.
+    cleaned: &'a Cell<Option<Instant>>,
 }
 
 impl Rounds<'_> {
@@ -124,6 +130,7 @@ impl Rounds<'_> {
             self.round(round, &mut report)?;
         }
         remove(&self.copy)?;
+        self.cleaned.set(Some(Instant::now()));
         Ok(report)
     }
 
@@ -161,6 +168,7 @@ impl Rounds<'_> {
             let newly = extent(&bench.repository())?.1.saturating_sub(before);
             report.bytes("newly stored", bench.tool, newly);
         }
+        self.wait_for_inodes();
         for bench in &tools {
             make_directory(&bench.target())?;
             report.cost("restore", bench.tool, self.work(bench, Work::Restore, 3)?);
@@ -190,7 +198,16 @@ impl Rounds<'_> {
                 extent(&bench.repository())?.1,
             );
         }
-        clean_up(&tools)
+        let cleaned = clean_up(&tools);
+        self.cleaned.set(Some(Instant::now()));
+        cleaned
+    }
+
+    /// Waits until ext4 no longer passes over what the round before deleted.
+    fn wait_for_inodes(&self) {
+        if let Some(cleaned) = self.cleaned.get() {
+            std::thread::sleep(INODES_REST.saturating_sub(cleaned.elapsed()));
+        }
     }
 
     const fn changed_row(&self) -> &'static str {
@@ -213,6 +230,9 @@ impl Rounds<'_> {
         Ok(cost)
     }
 }
+
+/// How long ext4 passes over deleted inodes, and a little more.
+const INODES_REST: Duration = Duration::from_secs(62);
 
 /// Removes what a round left, only when it is over: for a minute ext4 passes over inodes that were
 /// just deleted, one by one, and who restores next would pay.

@@ -11,7 +11,7 @@ use model::{ByteCount, SnapshotId};
 
 use crate::content::Bytes;
 use crate::error::{ReadError, RepositoryError, chain};
-use crate::index::{Prefix, prefix_of};
+use crate::index::{Index, Prefix, prefix_of};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::TreeWalk;
@@ -95,6 +95,7 @@ impl CheckReport {
 
 struct Check<'a> {
     view: &'a View,
+    index: &'a Index,
     report: CheckReport,
     /// Chunks that cannot be read.
     bad: HashSet<Prefix>,
@@ -114,10 +115,11 @@ impl View {
         monitor.event(Event::Phase(Phase::Verifying));
         let mut check = Check {
             view: self,
+            index: self.index()?,
             report: CheckReport::default(),
             bad: HashSet::new(),
         };
-        if let Some(RepositoryError::Damaged { object, source, .. }) = &self.index.damaged {
+        if let Some(RepositoryError::Damaged { object, source, .. }) = &check.index.damaged {
             check.report.damage(object.to_string(), chain(&**source));
         }
         check.packs(depth, monitor)?;
@@ -128,20 +130,25 @@ impl View {
 
 impl Check<'_> {
     fn packs(&mut self, depth: CheckDepth, monitor: &dyn Monitor) -> Result<(), RepositoryError> {
-        look_at_all(self.view, depth, monitor, &mut |pack, found| {
-            self.report.packs += 1;
-            self.report.read_bytes += ByteCount::new(found.read_bytes);
-            self.bad.extend(found.lost);
-            if let Some(error) = found.error {
-                let name = self.view.domain.name(pack.kind, &pack.hash);
-                self.report.damage(name.to_string(), error);
-            }
-            monitor.event(Event::Progress {
-                entries: self.report.packs,
-                bytes: self.report.read_bytes,
-                bytes_expected: None,
-            });
-        })
+        look_at_all(
+            (self.view.domain(), self.index),
+            depth,
+            monitor,
+            &mut |pack, found| {
+                self.report.packs += 1;
+                self.report.read_bytes += ByteCount::new(found.read_bytes);
+                self.bad.extend(found.lost);
+                if let Some(error) = found.error {
+                    let name = self.view.domain.name(pack.kind, &pack.hash);
+                    self.report.damage(name.to_string(), error);
+                }
+                monitor.event(Event::Progress {
+                    entries: self.report.packs,
+                    bytes: self.report.read_bytes,
+                    bytes_expected: None,
+                });
+            },
+        )
     }
 
     fn snapshots(&mut self, monitor: &dyn Monitor) -> Result<(), RepositoryError> {
@@ -170,7 +177,7 @@ impl Check<'_> {
         monitor: &dyn Monitor,
     ) -> Result<(), RepositoryError> {
         let view = self.view;
-        let mut reader = ChunkReader::new(&view.domain, &view.index);
+        let mut reader = ChunkReader::new(&view.domain, self.index);
         let mut walk = TreeWalk::new(snapshot.root, Vec::new());
         loop {
             if monitor.is_cancelled() {
@@ -209,9 +216,8 @@ impl Check<'_> {
         let Bytes::Chunks { list, .. } = bytes else {
             return Ok(true);
         };
-        let is_good = |id: &sealing::ChunkId| {
-            !self.bad.contains(&prefix_of(id)) && self.view.index.contains(id)
-        };
+        let is_good =
+            |id: &sealing::ChunkId| !self.bad.contains(&prefix_of(id)) && self.index.contains(id);
         if !list.iter().all(|chunk| is_good(&chunk.id)) {
             return Ok(false);
         }

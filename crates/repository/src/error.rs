@@ -203,6 +203,15 @@ pub enum ReadError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A part of an index segment does not open.
+    #[error("{segment} is damaged")]
+    Segment {
+        /// Which segment.
+        segment: ObjectName,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A chunk is not what its name says.
     #[error("chunk {chunk} in {pack} does not match its name")]
     Mismatch {

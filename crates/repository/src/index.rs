@@ -3,6 +3,7 @@
 
 mod filter;
 mod known;
+mod ranged;
 mod record;
 mod sorter;
 mod stored;
@@ -15,11 +16,12 @@ use std::sync::{Arc, OnceLock};
 use edge::Scratch;
 use sealing::{ChunkId, ObjectKind};
 
-use crate::error::RepositoryError;
+use crate::error::{ReadError, RepositoryError};
 use crate::layout::ObjectHash;
 use crate::pack::Codec;
 
 pub(crate) use known::KnownIds;
+pub(crate) use ranged::RangedIndex;
 pub(crate) use record::{PREFIX_BYTES, Prefix, RECORD_BYTES, Record, prefix_of, records_of};
 use sorter::Sorter;
 pub(crate) use stored::SMALL_RECORDS;
@@ -60,6 +62,15 @@ impl PackInfo {
 pub(crate) struct SegmentInfo {
     pub(crate) hash: ObjectHash,
     pub(crate) records: usize,
+}
+
+/// Says where a chunk is.
+pub(crate) trait Locate: Sync {
+    /// Finds a chunk; `None` when no segment names it.
+    fn find(&self, id: &ChunkId) -> Result<Option<Record>, ReadError>;
+
+    /// Gives a pack that a found record names.
+    fn pack(&self, ordinal: u32) -> Option<&PackInfo>;
 }
 
 /// Which chunk is where in one repository.
@@ -296,6 +307,16 @@ impl Index {
     pub(crate) fn among(gone: &[(ObjectHash, ObjectKind)]) -> impl Fn(&PackInfo) -> bool + use<> {
         let gone: BTreeSet<_> = gone.iter().map(|(hash, _)| *hash).collect();
         move |pack| gone.contains(&pack.hash)
+    }
+}
+
+impl Locate for Index {
+    fn find(&self, id: &ChunkId) -> Result<Option<Record>, ReadError> {
+        Ok(self.find(id))
+    }
+
+    fn pack(&self, ordinal: u32) -> Option<&PackInfo> {
+        self.pack(ordinal)
     }
 }
 

@@ -5,7 +5,6 @@
 //! `edge`: it opens no file, asks for no time of day and reads no environment.
 
 mod backup;
-mod bits;
 mod browse;
 mod check;
 mod chunker;

@@ -9,7 +9,7 @@ use sealing::{ChunkId, ChunkKind, ChunkNamer, ObjectCipher, ObjectKind};
 use crate::content::{Bytes, ChunkRef, Content, decode_list};
 use crate::domain::Domain;
 use crate::error::ReadError;
-use crate::index::{Index, PackInfo, Record};
+use crate::index::{Locate, PackInfo, Record};
 use crate::pack::decompress;
 use crate::tree::PageSource;
 use crate::wire::FormatError;
@@ -26,7 +26,7 @@ const CIPHERS_MAX: usize = 1024;
 /// Reads chunks of one domain at one place.
 pub(crate) struct ChunkReader<'a> {
     domain: &'a Domain,
-    index: &'a Index,
+    index: &'a dyn Locate,
     namer: ChunkNamer,
     /// Pack, frame and plaintext, the latest first.
     recent: VecDeque<(u32, u16, Arc<Vec<u8>>)>,
@@ -47,7 +47,7 @@ pub(crate) struct FrameRun {
 pub(crate) type FrameSink<'f, R> = dyn FnMut(&R, u16, Result<Vec<u8>, ReadError>) + 'f;
 
 /// Joins frames, sorted by pack and number, into runs.
-pub(crate) fn plan_runs(index: &Index, frames: &[(u32, u16)]) -> Vec<FrameRun> {
+pub(crate) fn plan_runs(index: &dyn Locate, frames: &[(u32, u16)]) -> Vec<FrameRun> {
     let mut runs: Vec<FrameRun> = Vec::new();
     for (pack, frame) in frames {
         let Some(info) = index.pack(*pack) else {
@@ -79,7 +79,7 @@ pub(crate) fn plan_runs(index: &Index, frames: &[(u32, u16)]) -> Vec<FrameRun> {
 }
 
 impl<'a> ChunkReader<'a> {
-    pub(crate) fn new(domain: &'a Domain, index: &'a Index) -> Self {
+    pub(crate) fn new(domain: &'a Domain, index: &'a dyn Locate) -> Self {
         Self {
             domain,
             index,
@@ -89,7 +89,7 @@ impl<'a> ChunkReader<'a> {
         }
     }
 
-    pub(crate) const fn index(&self) -> &'a Index {
+    pub(crate) const fn index(&self) -> &'a dyn Locate {
         self.index
     }
 
@@ -121,7 +121,9 @@ impl<'a> ChunkReader<'a> {
     }
 
     pub(crate) fn find(&self, id: &ChunkId) -> Result<Record, ReadError> {
-        self.index.find(id).ok_or(ReadError::Unknown { chunk: *id })
+        self.index
+            .find(id)?
+            .ok_or(ReadError::Unknown { chunk: *id })
     }
 
     /// Takes a chunk out of its opened frame and verifies it.

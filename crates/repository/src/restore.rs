@@ -76,9 +76,9 @@ impl View {
         let mut report = std::thread::scope(|scope| {
             let target = &*target;
             let mut restore = Restore {
-                reader: ChunkReader::new(&self.domain, &self.index),
+                reader: ChunkReader::new(&self.domain, self.locate()),
                 target,
-                workers: Workers::start(scope, (&self.domain, &self.index), target),
+                workers: Workers::start(scope, (&self.domain, self.locate()), target),
                 monitor,
                 report: RestoreReport::default(),
                 batch: Batch::default(),

@@ -119,6 +119,79 @@ impl Fences {
     }
 }
 
+/// Where a block lies in a segment, and what is in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockPlace {
+    /// The number of the part.
+    part: u32,
+    /// Of the first sealed byte, from the beginning of the object.
+    pub(crate) offset: u64,
+    pub(crate) sealed: u64,
+    pub(crate) rows: usize,
+    /// The first id of a block of records.
+    pub(crate) first: Prefix,
+}
+
+impl Fences {
+    /// Gives the places of the blocks of packs, and of those of records.
+    pub(crate) fn places(&self) -> (Vec<BlockPlace>, Vec<BlockPlace>) {
+        let mut offset = sealing::HEADER_BYTES as u64;
+        let blocks = self.packs.iter().chain(&self.records);
+        let mut places: Vec<_> = (0_u32..)
+            .zip(blocks)
+            .map(|(part, block)| {
+                let sealed = u64::from(block.sealed);
+                offset += sealed;
+                BlockPlace {
+                    part,
+                    offset: offset - sealed,
+                    sealed,
+                    rows: block.rows,
+                    first: block.first.unwrap_or_default(),
+                }
+            })
+            .collect();
+        let records = places.split_off(self.packs.len());
+        (places, records)
+    }
+}
+
+impl BlockPlace {
+    /// Opens a block of packs.
+    pub(crate) fn open_packs(
+        &self,
+        cipher: &ObjectCipher,
+        sealed: Vec<u8>,
+    ) -> std::result::Result<Vec<PackInfo>, SegmentError> {
+        self.open(cipher, sealed, decode_pack)
+    }
+
+    /// Opens a block of records. Their ordinals count within the segment.
+    pub(crate) fn open_records(
+        &self,
+        cipher: &ObjectCipher,
+        sealed: Vec<u8>,
+    ) -> std::result::Result<Vec<Record>, SegmentError> {
+        self.open(cipher, sealed, decode_record)
+    }
+
+    fn open<T>(
+        &self,
+        cipher: &ObjectCipher,
+        mut sealed: Vec<u8>,
+        decode: fn(&mut Reader<'_>) -> Result<T>,
+    ) -> std::result::Result<Vec<T>, SegmentError> {
+        cipher.open_part(self.part, &mut sealed)?;
+        let mut reader = Reader::new(&sealed);
+        let mut rows = Vec::with_capacity(self.rows.min(RECORDS_PER_BLOCK));
+        for _ in 0..self.rows {
+            rows.push(decode(&mut reader)?);
+        }
+        reader.finish()?;
+        Ok(rows)
+    }
+}
+
 /// Opens the blocks of a whole segment, whose trailer was opened before, and gives its packs and
 /// then its records to an index.
 pub(crate) fn open_blocks(
@@ -129,20 +202,20 @@ pub(crate) fn open_blocks(
 ) -> std::result::Result<(), SegmentError> {
     let mut reader = Reader::new(whole);
     reader.slice(sealing::HEADER_BYTES)?;
+    let mut sealed = |block: &BlockPlace| {
+        let length = usize::try_from(block.sealed).unwrap_or(usize::MAX);
+        reader.slice(length).map(<[u8]>::to_vec)
+    };
+    let (packs, records) = fences.places();
     let mut translated = Vec::new();
-    for (number, block) in (0_u32..).zip(fences.packs.iter().chain(&fences.records)) {
-        let sealed = usize::try_from(block.sealed).unwrap_or(usize::MAX);
-        let mut plain = reader.slice(sealed)?.to_vec();
-        cipher.open_part(number, &mut plain)?;
-        let mut rows = Reader::new(&plain);
-        for _ in 0..block.rows {
-            if block.first.is_some() {
-                into.add_record(&translated, decode_record(&mut rows)?)?;
-            } else {
-                translated.append(&mut into.add_packs([decode_pack(&mut rows)?]));
-            }
+    for block in &packs {
+        let packs = block.open_packs(cipher, sealed(block)?)?;
+        translated.append(&mut into.add_packs(packs));
+    }
+    for block in &records {
+        for record in block.open_records(cipher, sealed(block)?)? {
+            into.add_record(&translated, record)?;
         }
-        rows.finish()?;
     }
     Ok(())
 }

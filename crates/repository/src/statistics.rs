@@ -117,8 +117,9 @@ impl View {
         if let Some(damage) = list.unreadable.into_iter().next() {
             return Err(damage);
         }
-        let mut reader = ChunkReader::new(&self.domain, &self.index);
-        let mut marks = Marks::new(&self.index);
+        let index = self.index()?;
+        let mut reader = ChunkReader::new(&self.domain, index);
+        let mut marks = Marks::new(index);
         let mut entries = 0;
         for (number, snapshot) in (1_u32..).zip(&list.snapshots) {
             marks.begin(number);

@@ -98,12 +98,12 @@ impl View {
     ) -> Result<StreamReport, StreamError> {
         monitor.event(Event::Phase(Phase::Restoring));
         let mut stream = Stream {
-            reader: ChunkReader::new(&self.domain, &self.index),
+            reader: ChunkReader::new(&self.domain, self.locate()),
             monitor,
             report: StreamReport::default(),
         };
         // The walk and the contents read from different packs: each keeps frames of its own.
-        let mut pages = ChunkReader::new(&self.domain, &self.index);
+        let mut pages = ChunkReader::new(&self.domain, self.locate());
         if path.name().is_some() {
             let node = find(&mut pages, snapshot, path)?;
             let node = node.ok_or_else(|| StreamError::Absent { path: path.clone() })?;

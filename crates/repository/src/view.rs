@@ -1,5 +1,7 @@
 //! A domain with its index: browsing snapshots.
 
+use std::sync::OnceLock;
+
 use edge::{Entry, TreePath};
 use sealing::Right;
 
@@ -7,39 +9,67 @@ use crate::backup::{list_packs, read_pack};
 use crate::content::Node;
 use crate::domain::Domain;
 use crate::error::RepositoryError;
-use crate::index::Index;
+use crate::index::{Index, Locate, RangedIndex};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{TreeWalk, children};
 
-/// A domain at one place with its index loaded, for reading.
+/// A domain at one place with its index, for reading.
 #[derive(Debug)]
 pub struct View {
     pub(crate) domain: Domain,
-    pub(crate) index: Index,
+    /// Of a long index what was asked for.
+    ranged: Option<RangedIndex>,
+    whole: OnceLock<Index>,
 }
 
 impl View {
-    /// Loads the index of a domain. Where index segments are damaged, the packs themselves are
-    /// asked.
+    /// Opens the index of a domain: reads it whole when it is short, and else of each segment the
+    /// end.
     ///
     /// # Errors
     ///
     /// `NoRight`, `Damaged` or `Store`.
     pub fn open(domain: Domain) -> Result<Self, RepositoryError> {
         domain.require(Right::Read)?;
-        let mut index = domain.load_index()?;
+        let ranged = RangedIndex::open(&domain)?;
+        let view = Self {
+            domain,
+            ranged,
+            whole: OnceLock::new(),
+        };
+        if view.ranged.is_none() {
+            view.index()?;
+        }
+        Ok(view)
+    }
+
+    /// Gives what finds chunks.
+    pub(crate) fn locate(&self) -> &dyn Locate {
+        match (self.whole.get(), &self.ranged) {
+            (None, Some(ranged)) => ranged,
+            // Without parts of segments the whole index was read at once.
+            _ => self.whole.get_or_init(Index::default),
+        }
+    }
+
+    /// Gives the whole index. Where segments are damaged, the packs themselves are asked.
+    pub(crate) fn index(&self) -> Result<&Index, RepositoryError> {
+        if let Some(index) = self.whole.get() {
+            return Ok(index);
+        }
+        let mut index = self.domain.load_index()?;
         if index.damaged.is_some() {
-            for ((hash, kind), size) in list_packs(&domain)? {
+            for ((hash, kind), size) in list_packs(&self.domain)? {
                 if !index.has_pack(&hash)
-                    && let Some((pack, records)) = read_pack(&domain, kind, hash, size)?
+                    && let Some((pack, records)) = read_pack(&self.domain, kind, hash, size)?
                 {
                     index.add(vec![pack], records)?;
                 }
             }
             index.sort()?;
         }
-        Ok(Self { domain, index })
+        Ok(self.whole.get_or_init(|| index))
     }
 
     /// Gives the domain.
@@ -58,7 +88,7 @@ impl View {
         snapshot: &Snapshot,
         path: &TreePath,
     ) -> Result<Option<Entry>, RepositoryError> {
-        let mut reader = ChunkReader::new(&self.domain, &self.index);
+        let mut reader = ChunkReader::new(&self.domain, self.locate());
         let node = find(&mut reader, snapshot, path)?;
         Ok(node.map(|node| node.entry))
     }
@@ -100,7 +130,7 @@ impl View {
         prefix: Vec<u8>,
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), RepositoryError> {
-        let mut reader = ChunkReader::new(&self.domain, &self.index);
+        let mut reader = ChunkReader::new(&self.domain, self.locate());
         let mut walk = TreeWalk::new(snapshot.root, prefix);
         while let Some(node) = walk.next(&mut reader).map_err(|lost| *lost.error)? {
             each(node.entry);

@@ -62,7 +62,7 @@ impl View {
         monitor: &dyn Monitor,
         each: &mut Each<'_>,
     ) -> Result<(), RepositoryError> {
-        let mut reader = ChunkReader::new(&self.domain, &self.index);
+        let mut reader = ChunkReader::new(&self.domain, self.locate());
         if below.name().is_some() {
             let own = (
                 find(&mut reader, before, below)?,

@@ -50,7 +50,7 @@ impl View {
         each: &mut dyn FnMut(Change) -> ControlFlow<()>,
     ) -> Result<LiveReport, RepositoryError> {
         let mut former = Former {
-            reader: ChunkReader::new(&self.domain, &self.index),
+            reader: ChunkReader::new(&self.domain, self.locate()),
             walk: TreeWalk::new(snapshot.root, Vec::new()),
             parts,
         };

@@ -8,9 +8,10 @@ use edge::{Entry, Event, Monitor, TreePath};
 use model::ByteCount;
 
 use super::Pattern;
-use crate::bits::Bits;
+
 use crate::content::{Bytes, Node};
-use crate::error::{ReadError, RepositoryError};
+use crate::error::RepositoryError;
+use crate::index::{KnownIds, prefix_of};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{Head, TreeWalk};
@@ -44,10 +45,10 @@ impl View {
         each: &mut dyn FnMut(Hit<'_>) -> ControlFlow<()>,
     ) -> Result<(), RepositoryError> {
         let mut search = Search {
-            reader: ChunkReader::new(&self.domain, &self.index),
+            reader: ChunkReader::new(&self.domain, self.locate()),
             pattern,
             monitor,
-            seen: Bits::new(self.index.len()),
+            seen: KnownIds::new(self.domain.scratch().cloned()),
             pages: 0,
             told: (snapshots.len() > 1).then(HashSet::new),
         };
@@ -66,8 +67,8 @@ struct Search<'a> {
     reader: ChunkReader<'a>,
     pattern: &'a Pattern,
     monitor: &'a dyn Monitor,
-    /// Pages that were searched, by their place in the index.
-    seen: Bits,
+    /// Pages that were searched, by their ids.
+    seen: KnownIds,
     pages: u64,
     /// What was told, where something could be told again.
     told: Option<HashSet<[u8; 16]>>,
@@ -86,9 +87,8 @@ impl Search<'_> {
             }
             match head {
                 Head::Page(child) => {
-                    let unknown = || ReadError::Unknown { chunk: child.id };
-                    let place = self.reader.index().position(&child.id);
-                    if !self.seen.insert(place.ok_or_else(unknown)?) {
+                    let is_new = self.seen.insert(prefix_of(&child.id));
+                    if !is_new.map_err(RepositoryError::Scratch)? {
                         continue;
                     }
                     self.pages += 1;

@@ -34,7 +34,7 @@ impl View {
     /// `Read` when a page cannot be read.
     pub fn size_of(&self, snapshot: &Snapshot, path: &TreePath) -> Result<Size, RepositoryError> {
         self.size_with(
-            &mut ChunkReader::new(&self.domain, &self.index),
+            &mut ChunkReader::new(&self.domain, self.locate()),
             snapshot,
             path,
         )

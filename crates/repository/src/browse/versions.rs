@@ -55,7 +55,7 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<Vec<Version>, RepositoryError> {
         let mut lookup = Lookup {
-            reader: ChunkReader::new(&self.domain, &self.index),
+            reader: ChunkReader::new(&self.domain, self.locate()),
             path,
             known: HashMap::new(),
             nodes: Vec::new(),

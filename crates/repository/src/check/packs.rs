@@ -13,10 +13,9 @@ use crate::backup::{list_packs, read_pack};
 use crate::container::{Tail, open_tail};
 use crate::domain::{Domain, NameMismatch};
 use crate::error::RepositoryError;
-use crate::index::{PackInfo, Prefix, Record, prefix_of};
+use crate::index::{Index, PackInfo, Prefix, Record, prefix_of};
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer, decompress};
-use crate::view::View;
 
 /// The longest pack that is read whole.
 const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
@@ -38,15 +37,15 @@ pub(super) struct Found {
 
 /// Looks at all packs of the index; tells of each in the order of the index.
 pub(super) fn look_at_all(
-    view: &View,
+    (domain, index): (&Domain, &Index),
     depth: CheckDepth,
     monitor: &dyn Monitor,
     each: &mut dyn FnMut(&PackInfo, Found),
 ) -> Result<(), RepositoryError> {
-    let stored = list_packs(&view.domain)?;
-    for part in parts(view)? {
+    let stored = list_packs(domain)?;
+    for part in parts(index)? {
         let mut records = Vec::new();
-        view.index.each_record(&mut |_, record| {
+        index.each_record(&mut |_, record| {
             if part.contains(&ordinal(record.pack)) {
                 records.push(record);
             }
@@ -59,9 +58,9 @@ pub(super) fn look_at_all(
             let to = records.partition_point(|record| ordinal(record.pack) <= number);
             let own = records.get(from..to).unwrap_or_default();
             let size = stored.get(&(pack.hash, pack.kind)).copied();
-            look_at(&view.domain, pack, own, (size, depth))
+            look_at(domain, pack, own, (size, depth))
         };
-        look_at_part(view, part, &look, monitor, each)?;
+        look_at_part((index.packs(), part), &look, monitor, each)?;
     }
     Ok(())
 }
@@ -71,10 +70,10 @@ fn ordinal(pack: u32) -> usize {
 }
 
 /// Divides the packs into parts of which memory can hold all records.
-fn parts(view: &View) -> Result<Vec<Range<usize>>, RepositoryError> {
-    let packs = view.index.packs();
+fn parts(index: &Index) -> Result<Vec<Range<usize>>, RepositoryError> {
+    let packs = index.packs();
     let mut counts = vec![0_usize; packs.len()];
-    view.index.each_record(&mut |_, record| {
+    index.each_record(&mut |_, record| {
         if let Some(count) = counts.get_mut(ordinal(record.pack)) {
             *count += 1;
         }
@@ -97,13 +96,11 @@ fn parts(view: &View) -> Result<Vec<Range<usize>>, RepositoryError> {
 type Look<'a> = dyn Fn(usize, &PackInfo) -> Result<Found, RepositoryError> + Sync + 'a;
 
 fn look_at_part(
-    view: &View,
-    part: Range<usize>,
+    (packs, part): (&[PackInfo], Range<usize>),
     look: &Look<'_>,
     monitor: &dyn Monitor,
     each: &mut dyn FnMut(&PackInfo, Found),
 ) -> Result<(), RepositoryError> {
-    let packs = view.index.packs();
     let (next, is_over) = (AtomicUsize::new(part.start), AtomicBool::new(false));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {

@@ -35,10 +35,10 @@ pub(crate) struct Written {
 }
 
 /// A segment of which the trailer was opened.
-struct Opened {
-    hash: ObjectHash,
-    cipher: ObjectCipher,
-    fences: Fences,
+pub(super) struct Opened {
+    pub(super) hash: ObjectHash,
+    pub(super) cipher: ObjectCipher,
+    pub(super) fences: Fences,
     /// All of it, if it was read in one piece.
     whole: Option<Vec<u8>>,
 }
@@ -102,7 +102,7 @@ impl Domain {
         })
     }
 
-    fn open_segment(
+    pub(super) fn open_segment(
         &self,
         hash: &ObjectHash,
         in_one_piece: bool,
@@ -175,11 +175,21 @@ impl Domain {
         replaced: &[ObjectHash],
         entropy: &dyn Entropy,
     ) -> Result<Written, RepositoryError> {
+        self.write_divided(index, replaced, entropy, RECORDS_MAX)
+    }
+
+    pub(super) fn write_divided(
+        &self,
+        index: &Index,
+        replaced: &[ObjectHash],
+        entropy: &dyn Entropy,
+        records_max: usize,
+    ) -> Result<Written, RepositoryError> {
         let mut written = Written::default();
         let mut writer = self.begin_segment(index, entropy)?;
         let mut rows = 0;
         index.each_record(&mut |_, record: Record| {
-            if rows == RECORDS_MAX {
+            if rows == records_max {
                 let next = self.begin_segment(index, entropy)?;
                 let full = std::mem::replace(&mut writer, next);
                 self.finish_segment(full, rows, &[], &mut written)?;

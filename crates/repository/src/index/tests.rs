@@ -43,11 +43,11 @@ pub(super) fn prefix(number: u32) -> Prefix {
     *hash.as_bytes().first_chunk().unwrap()
 }
 
-fn id(number: u32) -> ChunkId {
+pub(super) fn id(number: u32) -> ChunkId {
     ChunkId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
-fn pack(byte: u8) -> PackInfo {
+pub(super) fn pack(byte: u8) -> PackInfo {
     PackInfo {
         hash: ObjectHash::from_bytes([byte; 32]),
         kind: ObjectKind::DataPack,

@@ -8,7 +8,7 @@ use edge::Target;
 
 use super::files::{Batch, Done};
 use crate::domain::Domain;
-use crate::index::Index;
+use crate::index::Locate;
 use crate::reader::ChunkReader;
 
 /// Bounds of the number of threads. Two also on one core: one reads while the other writes.
@@ -25,7 +25,7 @@ impl Workers {
     /// Starts the threads; they end when this is dropped.
     pub(super) fn start<'scope, 'env: 'scope>(
         scope: &'scope Scope<'scope, 'env>,
-        (domain, index): (&'env Domain, &'env Index),
+        (domain, index): (&'env Domain, &'env dyn Locate),
         target: &'env dyn Target,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
