@@ -63,7 +63,10 @@ fn what_a_cut_run_stored_is_adopted() {
         source.add_file(&format!("file{number}.bin"), noise(number, 1_000_000));
     }
     // The first packs go through, then the line is cut.
-    let faulty = Arc::new(FaultyStore::new(store.clone(), Fault::CutAt { at: 10 }));
+    let cut = Fault::CutAfterBytes {
+        written: 20_000_000,
+    };
+    let faulty = Arc::new(FaultyStore::new(store.clone(), cut));
     let place: Arc<dyn ObjectStore> = faulty.clone();
     world.run(&[&place], &source, &Silent);
     assert!(faulty.hits() > 0);

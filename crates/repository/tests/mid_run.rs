@@ -97,7 +97,12 @@ fn what_a_cut_run_has_in_the_index_is_not_looked_at_again() {
     let world = Arc::new(World::new());
     let store = Arc::new(MemoryStore::default());
     let source = five_packs();
-    let cut = Arc::new(FaultyStore::new(store.clone(), Fault::CutAt { at: 20 }));
+    let cut = Arc::new(FaultyStore::new(
+        store.clone(),
+        Fault::CutAfterBytes {
+            written: 60_000_000,
+        },
+    ));
     let place = slow(&world, cut);
     let report = world.run(&[&place], &source, &Silent);
     assert!(report.replicas[0].error.is_some());

@@ -207,6 +207,11 @@ pub enum Fault {
         /// Number of the first operation that fails, from 0.
         at: u64,
     },
+    /// Every operation fails once so many bytes were written, as if the machine were cut off.
+    CutAfterBytes {
+        /// Bytes that are still written.
+        written: u64,
+    },
     /// Only operation number `at` fails, with this fault.
     Once {
         /// Number of the operation that fails, from 0.
@@ -228,6 +233,7 @@ pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     fault: Fault,
     operations: AtomicU64,
+    written: AtomicU64,
     hits: AtomicU64,
 }
 
@@ -239,6 +245,7 @@ impl FaultyStore {
             inner,
             fault,
             operations: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             hits: AtomicU64::new(0),
         }
     }
@@ -264,6 +271,9 @@ impl FaultyStore {
         let number = self.operations.fetch_add(1, Ordering::SeqCst);
         let fault = match self.fault {
             Fault::CutAt { at } if number >= at => StoreFault::Unreachable,
+            Fault::CutAfterBytes { written } if self.written.load(Ordering::SeqCst) >= written => {
+                StoreFault::Unreachable
+            }
             Fault::Once { at, fault } if number == at => fault,
             Fault::WritesFrom { at, fault } if is_write && number >= at => fault,
             _ => return Ok(()),
@@ -280,7 +290,9 @@ impl ObjectStore for FaultyStore {
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
         self.step("writing", name, true)?;
-        self.inner.put(name, bytes)
+        self.inner.put(name, bytes)?;
+        self.written.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        Ok(())
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
