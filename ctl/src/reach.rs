@@ -126,6 +126,17 @@ impl PlaceArguments {
 }
 
 impl RepoArguments {
+    /// Gives another place that the same key opens.
+    pub fn elsewhere(&self, repo: &str, access_key_file: Option<&PathBuf>) -> Self {
+        Self {
+            site: SiteArguments {
+                repo: repo.to_owned(),
+                access_key_file: access_key_file.cloned(),
+            },
+            ..self.clone()
+        }
+    }
+
     /// Gives the path of the key file, when there is to be one.
     pub fn key_file(&self) -> Option<&Path> {
         self.key_file.as_deref()

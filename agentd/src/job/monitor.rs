@@ -39,6 +39,7 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     cancelled: AtomicBool,
+    paused: AtomicBool,
 }
 
 impl Shared {
@@ -68,6 +69,7 @@ impl JobMonitor {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             cancelled: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
         });
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("monitor".into()).spawn({
@@ -148,6 +150,10 @@ impl Monitor for JobMonitor {
     fn is_cancelled(&self) -> bool {
         self.shared.cancelled.load(Ordering::Relaxed)
     }
+
+    fn is_paused(&self) -> bool {
+        self.shared.paused.load(Ordering::Relaxed)
+    }
 }
 
 /// Tells of a failed object without its name: the account or the database, and the cause.
@@ -191,9 +197,11 @@ fn watch(shared: &Shared, path: &Path, mut stopped: oneshot::Receiver<()>) {
     let Ok(runtime) = runtime else { return };
     runtime.block_on(async {
         let mut ledger = Ledger::open(path).ok();
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut pause), Ok(mut go_on)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
+            signal(SignalKind::user_defined1()),
+            signal(SignalKind::user_defined2()),
         ) else {
             return;
         };
@@ -204,6 +212,8 @@ fn watch(shared: &Shared, path: &Path, mut stopped: oneshot::Receiver<()>) {
                 _ = &mut stopped => return,
                 _ = terminate.recv() => asked_at = asked_at.or_else(|| stop(shared)),
                 _ = interrupt.recv() => asked_at = asked_at.or_else(|| stop(shared)),
+                _ = pause.recv() => shared.paused.store(true, Ordering::Relaxed),
+                _ = go_on.recv() => shared.paused.store(false, Ordering::Relaxed),
                 _ = beat.tick() => tell(shared, ledger.as_mut()),
             }
             if asked_at.is_some_and(|at: tokio::time::Instant| at.elapsed() > STOP_TIME_MAX) {

@@ -66,6 +66,12 @@ pub trait Monitor: Send + Sync {
     fn is_cancelled(&self) -> bool {
         false
     }
+
+    /// True while the work should rest: what was read is stored, and nothing more is read. Only a
+    /// backup rests.
+    fn is_paused(&self) -> bool {
+        false
+    }
 }
 
 /// A monitor that says nothing and never stops the work.

@@ -121,6 +121,7 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
         monitor: plan.monitor,
     };
     let report = back_up(replicas, &options, &mut source);
+    tell_silent_changes(&plan, &report);
     let full: Vec<_> = report
         .replicas
         .iter()
@@ -152,6 +153,16 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
     outcome
 }
 
+fn tell_silent_changes(plan: &BackupPlan<'_>, report: &BackupReport) {
+    let count = report.counts.silent_changes;
+    if count > 0 {
+        plan.monitor.event(Event::Note(&format!(
+            "{count} files have other content than before, though nothing says that they changed; \
+             they are stored as they are now, earlier snapshots have them as they were"
+        )));
+    }
+}
+
 /// Gives how a run of a schedule works. The limits are the schedule's, and the agent's where it has
 /// none.
 fn tuning(schedule: &Schedule, limits: Limits) -> Tuning {
@@ -171,6 +182,8 @@ fn tuning(schedule: &Schedule, limits: Limits) -> Tuning {
             cpu_percent: limits.cpu_percent,
             memory: limits.memory.map(under_way),
         },
+        reread_percent: schedule.reread_percent,
+        ..Tuning::default()
     }
 }
 

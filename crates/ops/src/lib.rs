@@ -22,12 +22,13 @@ pub use forget::{Forgotten, built_at};
 pub use password::{Strength, WeakPassword, judge_password};
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
-    Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, Compression, Damage,
-    Domain, FORMAT_VERSION, Freed, Hit, Keep, KeptBy, KeyTextError, LiveReport, NameReport,
-    PartStatistics, PathTime, Pattern, Pin, PruneOptions, PruneReport, Refusal, Repack,
-    RepositoryError, ResealReport, RetentionPlan, Right, Rights, RunLimits, ScheduleKey, Size,
-    SlotLock, SlotName, SlotRow, Snapshot, SnapshotStatistics, SnapshotStatus, Statistics,
-    StreamError, StreamReport, Trashed, Tuning, Unlock, Version, View, check_names, plan_retention,
+    Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, CheckShare,
+    Compression, Damage, Domain, FORMAT_VERSION, Freed, HealReport, Hit, Keep, KeptBy,
+    KeyTextError, LiveReport, NameReport, PartStatistics, PathTime, Pattern, Pin, PruneOptions,
+    PruneReport, Refusal, Repack, RepositoryError, ResealReport, RetentionPlan, Right, Rights,
+    RunLimits, ScheduleKey, Size, SlotLock, SlotName, SlotRow, Snapshot, SnapshotStatistics,
+    SnapshotStatus, Statistics, StreamError, StreamReport, Trashed, Tuning, Unlock, Version, View,
+    chain, check_names, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;

@@ -52,6 +52,9 @@ pub struct TreeSnapshot {
     pub stored_bytes: ByteCount,
     /// The first objects that failed; `counts.failed` has all.
     pub failures: Vec<Failure>,
+    /// The first files whose content changed though nothing says so; `counts.silent_changes` has
+    /// all.
+    pub silent_changes: Vec<String>,
 }
 
 /// Says why trees were not backed up. Nothing was changed that an earlier snapshot needs.
@@ -235,6 +238,7 @@ pub fn back_up_trees(
             counts: report.counts,
             stored_bytes: replica.stored_bytes,
             failures: report.failures,
+            silent_changes: report.silent_changes,
         }),
         (None, Some(error)) => Err(error.into()),
         (None, None) => Err(RepositoryError::Cancelled.into()),
@@ -393,5 +397,42 @@ mod tests {
         let listed = view.list(&snapshot, &path).unwrap();
         let names: Vec<_> = listed.iter().map(|entry| entry.path.clone()).collect();
         assert_eq!(names, [path.child(b"kept").unwrap()]);
+    }
+
+    #[test]
+    fn mail_that_was_read_is_not_read_again() {
+        let top = tempfile::tempdir().unwrap();
+        let mail = top.path().join("Maildir");
+        for name in ["cur", "new", "tmp"] {
+            std::fs::create_dir_all(mail.join(name)).unwrap();
+        }
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
+        for name in ["new/1.host", "cur/2.host:2,"] {
+            let path = mail.join(name);
+            std::fs::write(&path, name.repeat(1000)).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(long_ago).unwrap();
+        }
+        let place = StorePlace::Local(top.path().join("repository"));
+        let entropy = CountingEntropy::default();
+        let key = ScheduleKey::from_bytes([1; 32]);
+        let (domain, _) = create_domain(&place, &Unlock::Key(&key), &entropy, "web1").unwrap();
+        let back_up = || {
+            let trees = TreeBackup {
+                paths: std::slice::from_ref(&mail),
+                excludes: &[],
+                host: "web1",
+                tuning: Tuning::default(),
+                clock: &FixedClock::at_secs(1_700_000_000),
+                entropy: &entropy,
+                monitor: &Silent,
+            };
+            back_up_trees(domain.clone(), &trees).unwrap().counts
+        };
+        assert_eq!(back_up().unchanged, 0);
+        std::fs::rename(mail.join("new/1.host"), mail.join("cur/1.host:2,S")).unwrap();
+        std::fs::rename(mail.join("cur/2.host:2,"), mail.join("cur/2.host:2,RS")).unwrap();
+        let counts = back_up();
+        assert_eq!((counts.unchanged, counts.read_bytes.get()), (2, 0));
     }
 }

@@ -10,12 +10,13 @@ mod local;
 mod parent;
 mod pipeline;
 mod publish;
+mod reread;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use edge::{Clock, Entropy, Event, Monitor, Phase, Source, TreePath};
-use model::{ByteCount, DestinationName, Failure, RunId, SnapshotId};
+use model::{ByteCount, DestinationName, Failure, Instant, RunId, SnapshotId};
 use sealing::{ObjectKind, seal_single};
 
 use crate::domain::Domain;
@@ -82,6 +83,8 @@ pub struct BackupCounts {
     pub total_bytes: ByteCount,
     /// Bytes of content read from the source.
     pub read_bytes: ByteCount,
+    /// Files that were read again and had other content, though nothing says that they changed.
+    pub silent_changes: u64,
 }
 
 /// How one replica fared.
@@ -104,6 +107,9 @@ pub struct BackupReport {
     pub counts: BackupCounts,
     /// The first objects that failed; `counts.failed` has all.
     pub failures: Vec<Failure>,
+    /// The first files whose content changed though nothing says so, escaped. They are stored as
+    /// they are now.
+    pub silent_changes: Vec<String>,
     /// One for each replica, in the order given.
     pub replicas: Vec<ReplicaReport>,
     /// True when the monitor stopped the run. What was stored by then is not stored again.
@@ -120,10 +126,16 @@ pub fn back_up(
     let started_at = options.clock.now();
     let mut copies = copy::open_all(replicas, options);
     let parent = Parent::find(&copies, options.compare_by);
-    let parent_id = parent.as_ref().map(Parent::snapshot_id);
+    let origin = Origin {
+        started_at,
+        parent: parent.as_ref().map(Parent::snapshot_id),
+        reread_round: round_after(parent.as_ref(), options),
+    };
+    // What a cut run read is newer than the snapshot before it.
+    let parents = Parent::find_checkpoint(&copies).into_iter().chain(parent);
 
     options.monitor.event(Event::Phase(Phase::Storing));
-    let (walked, packs) = store(&copies, options, parent, source);
+    let (walked, packs) = store(&copies, options, (origin, parents.collect()), source);
     let finished_at = options.clock.now();
 
     options.monitor.event(Event::Phase(Phase::Publishing));
@@ -132,6 +144,7 @@ pub fn back_up(
         counts,
         failures,
         accounts,
+        silent_changes,
         is_cancelled,
         pages,
     } = walked;
@@ -141,12 +154,14 @@ pub fn back_up(
         run: options.run,
         started_at,
         finished_at,
-        parent: parent_id,
+        is_cut: false,
+        parent: origin.parent,
         root,
         failed: counts.failed,
         failures: session::for_snapshot(&failures),
         accounts,
         roots: options.roots.to_vec(),
+        reread_round: origin.reread_round,
     });
     let plaintext = snapshot.and_then(|snapshot| snapshot.encode().ok());
     let seal = |plaintext: &Vec<u8>| seal_snapshot(&copies, options.entropy, plaintext);
@@ -168,16 +183,32 @@ pub fn back_up(
     BackupReport {
         counts,
         failures,
+        silent_changes,
         replicas,
         is_cancelled,
     }
+}
+
+/// What a run begins with.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    started_at: Instant,
+    /// The snapshot that unchanged entries are taken from.
+    parent: Option<SnapshotId>,
+    reread_round: u64,
+}
+
+/// Counts the runs that read a share of the unchanged files again.
+fn round_after(parent: Option<&Parent<'_>>, options: &BackupOptions<'_>) -> u64 {
+    let before = parent.map_or(0, Parent::reread_round);
+    before + u64::from(options.tuning.reread_percent > 0)
 }
 
 /// Reads the source and stores what is new.
 fn store(
     copies: &[Copy],
     options: &BackupOptions<'_>,
-    parent: Option<Parent<'_>>,
+    (origin, parents): (Origin, Vec<Parent<'_>>),
     source: &mut dyn Source,
 ) -> (Walked, Vec<pipeline::NewPack>) {
     std::thread::scope(|scope| {
@@ -185,7 +216,9 @@ fn store(
             return (Walked::default(), Vec::new());
         };
         let pipeline = Pipeline::start(scope, copies, options);
-        let mut session = Session::new(copies, first.domain.keyring(), *options, pipeline, parent);
+        let keyring = first.domain.keyring();
+        let mut session = Session::new(copies, keyring, *options, pipeline);
+        session.begin(origin, parents);
         session.walk(Ahead::start(scope, source));
         session.finish()
     })

@@ -3,6 +3,7 @@
 
 mod names;
 mod packs;
+mod share;
 
 use std::collections::HashSet;
 
@@ -11,13 +12,16 @@ use model::{ByteCount, SnapshotId};
 
 use crate::content::Bytes;
 use crate::error::{ReadError, RepositoryError, chain};
-use crate::index::{Index, Prefix, prefix_of};
+use crate::index::{Index, PackInfo, Prefix, prefix_of};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::TreeWalk;
 use crate::view::View;
 pub use names::{NameReport, check_names};
 use packs::look_at_all;
+pub(crate) use packs::{PACK_BYTES_MAX, lost_of};
+pub use share::CheckShare;
+use share::Record;
 
 /// Damage and affected files that are reported one by one.
 const REPORT_COUNT_MAX: usize = 1000;
@@ -25,6 +29,8 @@ const REPORT_COUNT_MAX: usize = 1000;
 /// How thoroughly to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckDepth {
+    /// Snapshots, trees, and that all packs are there in their length.
+    Presence,
     /// Snapshots, trees, and that all packs are there in their length and end as they should.
     Structure,
     /// Every byte, too.
@@ -93,6 +99,9 @@ impl CheckReport {
     }
 }
 
+/// Says how thoroughly to look at a pack, by its ordinal.
+type DepthOf<'a> = dyn Fn(usize) -> CheckDepth + Sync + 'a;
+
 struct Check<'a> {
     view: &'a View,
     index: &'a Index,
@@ -113,6 +122,44 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<CheckReport, RepositoryError> {
         monitor.event(Event::Phase(Phase::Verifying));
+        let mut check = self.begin_check()?;
+        check.packs(&|_| depth, monitor, &mut |_| {})?;
+        check.snapshots(monitor)?;
+        Ok(check.report)
+    }
+
+    /// Checks snapshots and trees, that all packs are there, and a share of the data: what was
+    /// checked the longest ago.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::check`].
+    pub fn check_share(
+        &self,
+        share: &CheckShare<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<CheckReport, RepositoryError> {
+        monitor.event(Event::Phase(Phase::Verifying));
+        let mut check = self.begin_check()?;
+        let mut record = Record::read(share);
+        let chosen = record.choose(check.index.packs(), share.percent);
+        let is_time = || share.until.is_none_or(|until| share.clock.now() < until);
+        let depth = |ordinal: usize| {
+            if chosen.contains(&ordinal) && is_time() {
+                CheckDepth::Data
+            } else {
+                CheckDepth::Presence
+            }
+        };
+        let now = share.clock.now();
+        let done = check.packs(&depth, monitor, &mut |pack| record.note(pack, now));
+        record.write(share, check.index.packs());
+        done?;
+        check.snapshots(monitor)?;
+        Ok(check.report)
+    }
+
+    fn begin_check(&self) -> Result<Check<'_>, RepositoryError> {
         let mut check = Check {
             view: self,
             index: self.index()?,
@@ -122,19 +169,26 @@ impl View {
         if let Some(RepositoryError::Damaged { object, source, .. }) = &check.index.damaged {
             check.report.damage(object.to_string(), chain(&**source));
         }
-        check.packs(depth, monitor)?;
-        check.snapshots(monitor)?;
-        Ok(check.report)
+        Ok(check)
     }
 }
 
 impl Check<'_> {
-    fn packs(&mut self, depth: CheckDepth, monitor: &dyn Monitor) -> Result<(), RepositoryError> {
+    /// Looks at all packs, each as thoroughly as `depth` says; `read` hears of those read whole.
+    fn packs(
+        &mut self,
+        depth: &DepthOf<'_>,
+        monitor: &dyn Monitor,
+        read: &mut dyn FnMut(&PackInfo),
+    ) -> Result<(), RepositoryError> {
         look_at_all(
-            (self.view.domain(), self.index),
+            (&self.view.domain, self.index),
             depth,
             monitor,
             &mut |pack, found| {
+                if found.read_bytes > 0 {
+                    read(pack);
+                }
                 self.report.packs += 1;
                 self.report.read_bytes += ByteCount::new(found.read_bytes);
                 self.bad.extend(found.lost);

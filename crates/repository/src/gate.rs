@@ -58,6 +58,11 @@ impl Gate {
         drop(self.wait(self.bytes_max.saturating_sub(bytes)));
     }
 
+    /// Waits until nothing is inside.
+    pub(crate) fn wait_until_empty(&self) {
+        drop(self.wait(0));
+    }
+
     /// Tells how often someone waited since the last call.
     pub(crate) fn take_waits(&self) -> u64 {
         std::mem::take(&mut self.lock().waits)

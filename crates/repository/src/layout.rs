@@ -117,20 +117,58 @@ const fn word(kind: ObjectKind) -> &'static str {
 
 /// Gives the name of a snapshot that was let go at a second since 1970.
 pub(crate) fn trash(domain: DomainId, secs: i64, hash: &ObjectHash) -> ObjectName {
-    name(format!("w/{domain}/trash-{:016x}-{hash}", secs.max(0)))
+    dated(domain, "trash", secs, hash)
 }
 
-/// Reads a listed name, or `None` when it is not that of a snapshot in the trash of the domain.
-pub(crate) fn parse_trash(domain: DomainId, listed: &ObjectName) -> Option<(i64, ObjectHash)> {
+/// Gives the name of a checkpoint that was written at a second since 1970.
+pub(crate) fn checkpoint(domain: DomainId, secs: i64, hash: &ObjectHash) -> ObjectName {
+    dated(domain, "checkpoint", secs, hash)
+}
+
+/// Gives the prefix of all checkpoints.
+pub(crate) fn checkpoint_prefix(domain: DomainId) -> String {
+    format!("w/{domain}/checkpoint-")
+}
+
+/// Reads a listed name, or `None` when it is not that of a checkpoint of the domain.
+pub(crate) fn parse_checkpoint(domain: DomainId, listed: &ObjectName) -> Option<(i64, ObjectHash)> {
+    parse_dated(domain, "checkpoint", listed)
+}
+
+/// Gives the name of the note that a pack is damaged.
+pub(crate) fn damaged(domain: DomainId, hash: &ObjectHash) -> ObjectName {
+    name(format!("{}{hash}", damaged_prefix(domain)))
+}
+
+/// Gives the prefix of all notes on damage.
+pub(crate) fn damaged_prefix(domain: DomainId) -> String {
+    format!("w/{domain}/damaged-")
+}
+
+/// Reads a listed name, or `None` when it is no note on damage in the domain.
+pub(crate) fn parse_damaged(domain: DomainId, listed: &ObjectName) -> Option<ObjectHash> {
+    ObjectHash::parse(listed.as_str().strip_prefix(&damaged_prefix(domain))?)
+}
+
+fn dated(domain: DomainId, word: &str, secs: i64, hash: &ObjectHash) -> ObjectName {
+    name(format!("w/{domain}/{word}-{:016x}-{hash}", secs.max(0)))
+}
+
+fn parse_dated(domain: DomainId, word: &str, listed: &ObjectName) -> Option<(i64, ObjectHash)> {
     let rest = listed
         .as_str()
-        .strip_prefix(&format!("w/{domain}/trash-"))?;
+        .strip_prefix(&format!("w/{domain}/{word}-"))?;
     let (secs, hash) = rest.split_once('-')?;
     let (secs, hash) = (
         i64::from_str_radix(secs, 16).ok()?,
         ObjectHash::parse(hash)?,
     );
-    (trash(domain, secs, &hash) == *listed).then_some((secs, hash))
+    (dated(domain, word, secs, &hash) == *listed).then_some((secs, hash))
+}
+
+/// Reads a listed name, or `None` when it is not that of a snapshot in the trash of the domain.
+pub(crate) fn parse_trash(domain: DomainId, listed: &ObjectName) -> Option<(i64, ObjectHash)> {
+    parse_dated(domain, "trash", listed)
 }
 
 #[expect(
@@ -165,6 +203,15 @@ mod tests {
         let thrown = trash(domain, 1_700_000_000, &hash);
         assert_eq!(parse_trash(domain, &thrown), Some((1_700_000_000, hash)));
         assert_eq!(parse(domain, ObjectKind::Pin, &thrown), None);
+        let cut = checkpoint(domain, 1_700_000_000, &hash);
+        assert!(cut.as_str().starts_with(&checkpoint_prefix(domain)));
+        assert_eq!(parse_checkpoint(domain, &cut), Some((1_700_000_000, hash)));
+        assert_eq!(parse_checkpoint(domain, &thrown), None);
+        assert_eq!(parse_trash(domain, &cut), None);
+        let note = damaged(domain, &hash);
+        assert!(note.as_str().starts_with(&damaged_prefix(domain)));
+        assert_eq!(parse_damaged(domain, &note), Some(hash));
+        assert_eq!(parse_damaged(domain, &cut), None);
         assert_eq!(parse_trash(DomainId::from_bytes([1; 16]), &thrown), None);
         let astray = ObjectName::new(format!("d/{domain}/p/00/{hash}")).unwrap();
         assert_eq!(parse(domain, ObjectKind::DataPack, &astray), None);

@@ -7,6 +7,7 @@
 mod backup;
 mod browse;
 mod check;
+mod checkpoint;
 mod chunker;
 mod container;
 mod content;
@@ -16,6 +17,7 @@ mod error;
 pub mod foreign;
 mod forget;
 mod gate;
+mod heal;
 mod index;
 mod layout;
 mod pack;
@@ -41,9 +43,12 @@ pub use backup::{
     BackupCounts, BackupOptions, BackupReport, REPLICA_COUNT_MAX, Replica, ReplicaReport, back_up,
 };
 pub use browse::{Aspect, Change, Hit, LiveReport, PathTime, Pattern, Size, Version};
-pub use check::{AffectedFile, CheckDepth, CheckReport, Damage, NameReport, check_names};
+pub use check::{
+    AffectedFile, CheckDepth, CheckReport, CheckShare, Damage, NameReport, check_names,
+};
 pub use domain::{Domain, SnapshotList, VERSION as FORMAT_VERSION};
 pub use error::{ReadError, RepositoryError, chain};
+pub use heal::HealReport;
 pub use prune::{Freed, PruneOptions, PruneReport, Repack};
 pub use refusal::Refusal;
 pub use reseal::ResealReport;
@@ -55,6 +60,6 @@ pub use snapshot::{Snapshot, SnapshotBody, SnapshotFailure, SnapshotStatus};
 pub use statistics::{Amount, PartStatistics, SnapshotStatistics, Statistics};
 pub use stream::{ContentStream, EachEntry, StreamError, StreamReport};
 pub use trash::{Pin, Trashed};
-pub use tuning::{Compression, RunLimits, Tuning};
+pub use tuning::{Checkpoints, Compression, RunLimits, Tuning};
 pub use view::View;
 pub use wire::FormatError;

@@ -19,7 +19,8 @@ use crate::error::RepositoryError;
 use crate::index::Index;
 use crate::layout::ObjectHash;
 use crate::snapshot::Snapshot;
-use mark::{Marker, Usage};
+pub(crate) use mark::Marker;
+use mark::Usage;
 use repack::Moved;
 pub use repack::Repack;
 
@@ -112,6 +113,7 @@ impl Domain {
         for snapshot in self.needing()?.iter().chain(&in_trash) {
             marker.snapshot(snapshot, options.monitor)?;
         }
+        self.mark_checkpoints(&mut marker, now, options.monitor)?;
         let mut bits = marker.into_bits();
         report.expired_snapshots = self.empty_trash(options.trash_secs, now)?;
         self.delete_condemned(&index, options, &mut report)?;

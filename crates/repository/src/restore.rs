@@ -49,6 +49,7 @@ struct Restore<'a> {
     workers: Workers,
     monitor: &'a dyn Monitor,
     report: RestoreReport,
+    expected: Option<ByteCount>,
     batch: Batch,
     first_names: HashMap<(u64, u64), FirstName>,
     /// Further names of inodes whose first name is under way.
@@ -73,6 +74,7 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, RepositoryError> {
         monitor.event(Event::Phase(Phase::Planning));
+        let expected = self.expected_bytes(snapshot, paths);
         let mut report = std::thread::scope(|scope| {
             let target = &*target;
             let mut restore = Restore {
@@ -81,6 +83,7 @@ impl View {
                 workers: Workers::start(scope, (&self.domain, self.locate()), target),
                 monitor,
                 report: RestoreReport::default(),
+                expected,
                 batch: Batch::default(),
                 first_names: HashMap::new(),
                 further_names: HashMap::new(),
@@ -93,6 +96,16 @@ impl View {
             report.failed(monitor, error.object.clone(), chain(&error));
         }
         Ok(report)
+    }
+
+    /// Measures what is to be restored, each name of a file with several counted; nothing when
+    /// pages are damaged.
+    fn expected_bytes(&self, snapshot: &Snapshot, paths: &[TreePath]) -> Option<ByteCount> {
+        outermost(paths)
+            .into_iter()
+            .try_fold(ByteCount::ZERO, |sum, path| {
+                Some(sum + self.size_of(snapshot, path).ok()?.bytes)
+            })
     }
 }
 
@@ -283,7 +296,7 @@ impl Restore<'_> {
         self.monitor.event(Event::Progress {
             entries: self.report.entries,
             bytes: self.report.bytes,
-            bytes_expected: None,
+            bytes_expected: self.expected,
         });
     }
 

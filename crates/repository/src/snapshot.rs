@@ -87,6 +87,17 @@ pub struct SnapshotBody {
     pub accounts: Vec<String>,
     #[serde(default)]
     roots: Vec<String>,
+    /// How many runs read a share of the unchanged files again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) reread_round: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for this type"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl SnapshotBody {
@@ -124,12 +135,15 @@ pub(crate) struct NewSnapshot {
     pub(crate) run: Option<RunId>,
     pub(crate) started_at: Instant,
     pub(crate) finished_at: Instant,
+    /// The walk did not come to its end.
+    pub(crate) is_cut: bool,
     pub(crate) parent: Option<SnapshotId>,
     pub(crate) root: TreeRoot,
     pub(crate) failed: u64,
     pub(crate) failures: Vec<SnapshotFailure>,
     pub(crate) accounts: Vec<String>,
     pub(crate) roots: Vec<TreePath>,
+    pub(crate) reread_round: u64,
 }
 
 impl NewSnapshot {
@@ -150,7 +164,7 @@ impl NewSnapshot {
             run: self.run,
             started_at: self.started_at,
             finished_at: self.finished_at,
-            status: if self.failed == 0 {
+            status: if self.failed == 0 && !self.is_cut {
                 SnapshotStatus::Complete
             } else {
                 SnapshotStatus::Partial
@@ -169,6 +183,7 @@ impl NewSnapshot {
                 .map(root_to_text)
                 .take_while(fits(ROOTS_BYTES_MAX))
                 .collect(),
+            reread_round: self.reread_round,
         })
     }
 }
@@ -247,6 +262,7 @@ mod tests {
             run: None,
             started_at: Instant::from_secs(1),
             finished_at: Instant::from_secs(2),
+            is_cut: false,
             parent: None,
             root: TreeRoot {
                 id: ChunkId::from_bytes([9; 32]),
@@ -257,6 +273,7 @@ mod tests {
             failures: vec![failure; 1000],
             accounts: vec!["acme.1001".into(); 9000],
             roots: vec![TreePath::parse(b"acme.1001/files/home/\xff").unwrap()],
+            reread_round: 3,
         };
         let plaintext = new.encode().unwrap();
         assert!((plaintext.len() as u64) < SNAPSHOT_BYTES_MAX);

@@ -191,7 +191,7 @@ fn passed(clock: ClockId) -> Duration {
     clippy::disallowed_methods,
     reason = "to go slowly is to wait for time"
 )]
-fn rest(time: Duration) {
+pub(crate) fn rest(time: Duration) {
     if !time.is_zero() {
         std::thread::sleep(time);
     }

@@ -55,6 +55,28 @@ pub struct Tuning {
     pub compression: Compression,
     /// What it may use.
     pub limits: RunLimits,
+    /// Percent of the unchanged files that are read all the same, others in each run: 0 for none.
+    pub reread_percent: u8,
+    /// How often a run writes down how far it is.
+    pub checkpoints: Checkpoints,
+}
+
+/// When a run writes a partial snapshot, from which the next one continues if it is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// After so many seconds in which something new was read.
+    pub secs: u32,
+    /// After so many new bytes.
+    pub bytes: ByteCount,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self {
+            secs: 300,
+            bytes: ByteCount::new(2_000_000_000),
+        }
+    }
 }
 
 /// What follows from a [`Tuning`].
@@ -139,6 +161,7 @@ mod tests {
             &Tuning {
                 compression,
                 limits,
+                ..Tuning::default()
             },
             cores,
         )

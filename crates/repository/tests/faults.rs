@@ -300,3 +300,139 @@ fn a_damaged_cache_hurts_nothing() {
     let id = world.run_well(&store, &source);
     world.assert_restores(&store, id, &source);
 }
+
+#[test]
+fn damaged_content_that_a_check_noted_is_stored_again_and_heals_older_snapshots() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    source.add_file("stays.bin", noise(1, 1_500_000));
+    source.add_file("goes.bin", noise(2, 1_500_000));
+    let old = world.run_well(&store, &source);
+    let pack = packs(&store, 'p').remove(0);
+    let length = store.objects()[&pack].len();
+    for at in (120..length - 2000).step_by(400_000) {
+        store.damage(&pack, at);
+    }
+    let check = || {
+        let view = world.view(&store);
+        let report = view.check(CheckDepth::Data, &Silent).unwrap();
+        (view, report)
+    };
+    let (view, report) = check();
+    assert_eq!(report.affected, 2);
+    // Nobody told the next run: it takes over what it knows.
+    world.run_well(&store, &source);
+    assert!(check().1.affected > 0);
+
+    assert_eq!(view.domain().note_damage(&report).unwrap(), 1);
+    let gone = source.specs()[&path("goes.bin")].clone();
+    source.remove(&path("goes.bin"));
+    let new = world.run_well(&store, &source);
+    world.assert_restores(&store, new, &source);
+    let (collected, restored) = world.restore(&store, old);
+    assert_eq!(restored.failures.len(), 1, "{:?}", restored.failures);
+    assert!(collected[&path("stays.bin")].bytes == noise(1, 1_500_000));
+
+    // What comes back later heals what was lost until then.
+    source.add(gone);
+    world.run_well(&store, &source);
+    world.assert_restores(&store, old, &source);
+    assert_eq!(check().1.affected, 0);
+    let notes = |store: &MemoryStore| {
+        let names = store.objects().into_keys();
+        names
+            .filter(|name| name.as_str().contains("damaged"))
+            .count()
+    };
+    assert_eq!(notes(&store), 1);
+    world.run_well(&store, &source);
+    assert_eq!(notes(&store), 0);
+}
+
+#[test]
+fn damaged_and_missing_objects_are_had_back_from_another_place() {
+    let world = World::new();
+    let (here, there) = (
+        Arc::new(MemoryStore::default()),
+        Arc::new(MemoryStore::default()),
+    );
+    let source = one_of_everything();
+    let places: [Arc<dyn ObjectStore>; 2] = [here.clone(), there.clone()];
+    let report = world.run(&[&places[0], &places[1]], &source, &Silent);
+    let id = snapshot_of(&report, 0);
+    for name in packs(&here, 'm') {
+        here.damage(&name, 120);
+    }
+    here.delete(&packs(&here, 'p').remove(0)).unwrap();
+    let view = world.view(&here);
+    let report = view.check(CheckDepth::Data, &Silent).unwrap();
+    assert!(report.damaged >= 2, "{report:?}");
+    let other = world.view(&there);
+    // The other place has damage of its own: what it gives is verified.
+    let pack = packs(&there, 'm').remove(0);
+    let good = there.objects()[&pack].clone();
+    there.damage(&pack, 200);
+    let healed = view.domain().heal_from(other.domain(), &report, &Silent);
+    let healed = healed.unwrap();
+    assert_eq!(healed.healed + healed.failed.len() as u64, report.damaged);
+    assert_eq!(healed.failed.len(), 1, "{healed:?}");
+    there.put(&pack, &good).unwrap();
+    let healed = view.domain().heal_from(other.domain(), &report, &Silent);
+    assert_eq!(healed.unwrap().failed, []);
+    let view = world.view(&here);
+    let report = view.check(CheckDepth::Data, &Silent).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    world.assert_restores(&here, id, &source);
+
+    let foreign = repository::ScheduleKey::from_bytes([7; 32]);
+    let elsewhere: Arc<dyn ObjectStore> = Arc::new(MemoryStore::default());
+    let foreign = repository::Domain::create(elsewhere, &foreign, &world.entropy, "other");
+    let refused = view.domain().heal_from(&foreign.unwrap(), &report, &Silent);
+    assert!(matches!(refused, Err(RepositoryError::WrongKey { .. })));
+}
+
+#[test]
+fn shares_cover_all_data_and_find_what_is_damaged() {
+    let mut world = World::new();
+    // Many packs: the least memory makes small ones.
+    world.tuning.limits.memory = Some(model::ByteCount::new(1));
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    for number in 0..20 {
+        source.add_file(&format!("file{number}"), noise(number, 1_000_000));
+    }
+    world.run_well(&store, &source);
+    let all = packs(&store, 'p').len() + packs(&store, 'm').len();
+    assert!(all > 4, "{all} packs");
+    store.damage(&packs(&store, 'p')[1], 500);
+    let kept = MemoryStore::default();
+    let view = world.view(&store);
+    let share = repository::CheckShare {
+        percent: 20,
+        until: None,
+        record: Some(&kept),
+        clock: &world.clock,
+    };
+    let mut found = 0;
+    let mut read = 0;
+    for _ in 0..all {
+        world.clock.advance_secs(3600);
+        let report = view.check_share(&share, &Silent).unwrap();
+        assert_eq!(report.packs, all as u64);
+        read += report.read_bytes.get();
+        found += report.damaged;
+        if read >= store.total_bytes() {
+            break;
+        }
+    }
+    assert!(found >= 1);
+    assert!(read < 2 * store.total_bytes());
+    // Without time nothing is read; all packs are looked for all the same.
+    let hasty = repository::CheckShare {
+        until: Some(edge::Clock::now(&world.clock)),
+        ..share
+    };
+    let report = view.check_share(&hasty, &Silent).unwrap();
+    assert_eq!((report.packs, report.read_bytes.get()), (all as u64, 0));
+}

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use common::{World, noise, snapshot_of};
 use edge::{ByteRange, ObjectInfo, ObjectName, ObjectStore, Silent, StoreError};
+use model::ByteCount;
+use repository::Checkpoints;
 use testkit::{Fault, FaultyStore, MemoryStore, RecordingStore, TreeSource};
 
 /// A place so slow that minutes pass with every pack.
@@ -59,6 +61,16 @@ fn segments(store: &MemoryStore) -> usize {
     names.filter(|name| name.as_str().contains("/i/")).count()
 }
 
+/// Checkpoints write the index, too.
+fn without_checkpoints() -> World {
+    let mut world = World::new();
+    world.tuning.checkpoints = Checkpoints {
+        secs: u32::MAX,
+        bytes: ByteCount::new(u64::MAX),
+    };
+    world
+}
+
 /// A little more than five packs.
 fn five_packs() -> TreeSource {
     let mut source = TreeSource::default();
@@ -70,7 +82,7 @@ fn five_packs() -> TreeSource {
 
 #[test]
 fn a_long_run_writes_its_index_as_it_goes() {
-    let world = Arc::new(World::new());
+    let world = Arc::new(without_checkpoints());
     let store = Arc::new(MemoryStore::default());
     let source = five_packs();
     let place = slow(&world, store.clone());
@@ -94,7 +106,7 @@ fn a_long_run_writes_its_index_as_it_goes() {
 
 #[test]
 fn what_a_cut_run_has_in_the_index_is_not_looked_at_again() {
-    let world = Arc::new(World::new());
+    let world = Arc::new(without_checkpoints());
     let store = Arc::new(MemoryStore::default());
     let source = five_packs();
     let cut = Arc::new(FaultyStore::new(

@@ -35,6 +35,9 @@ pub struct ScheduleDraft {
     /// 0 to 9; nothing means automatic.
     #[serde(default = "usual_compression")]
     pub compression: Option<u8>,
+    /// Percent of the unchanged files that each run reads again; nothing for none.
+    #[serde(default)]
+    pub reread_percent: Option<u32>,
     /// Globs that are left out.
     #[serde(default)]
     pub exclude: Vec<String>,
@@ -127,6 +130,9 @@ impl ScheduleDraft {
             Some(level) => text.line("compression", &level.to_string()),
             None => text.line("compression", "\"auto\""),
         }
+        if let Some(percent) = self.reread_percent {
+            text.line("reread_percent", &percent.to_string());
+        }
         if !self.exclude.is_empty() {
             text.line("exclude", &list(&self.exclude));
         }
@@ -166,6 +172,7 @@ impl From<&Schedule> for ScheduleDraft {
                 Compression::Level(level) => Some(level),
                 Compression::Auto => None,
             },
+            reread_percent: (schedule.reread_percent > 0).then(|| schedule.reread_percent.into()),
             exclude: schedule.exclude.clone(),
             limits: (&schedule.limits).into(),
             enabled: schedule.enabled,

@@ -132,6 +132,8 @@ pub struct Schedule {
     pub keep: Keep,
     /// How content is compressed.
     pub compression: Compression,
+    /// Percent of the unchanged files that each run reads again; 0 is none.
+    pub reread_percent: u8,
     /// Globs of paths that are left out.
     pub exclude: Vec<String>,
     /// What its job may use; `agent.toml` fills what is not set here.
@@ -159,6 +161,7 @@ impl Schedule {
         let destinations = s.need("destinations", "[\"local\"]", destinations);
         let keep = read_keep(s);
         let compression = s.get("compression", compression);
+        let reread_percent = s.get("reread_percent", share).unwrap_or(0);
         let exclude = s.get("exclude", list(glob)).unwrap_or_default();
         let limits = s.table("limits").map(read_limits).unwrap_or_default();
         let enabled = s.get("enabled", truth).unwrap_or(true);
@@ -172,6 +175,7 @@ impl Schedule {
             destinations: destinations?,
             keep,
             compression: compression.unwrap_or(Compression::Level(3)),
+            reread_percent,
             exclude,
             limits,
             enabled,
@@ -315,6 +319,11 @@ pub(crate) fn read_limits(mut table: Section<'_, '_>) -> Limits {
 
 fn percent(value: &DeValue<'_>) -> Result<u8, String> {
     let percent = number(1, 100)(value)?;
+    Ok(u8::try_from(percent).unwrap_or(100))
+}
+
+fn share(value: &DeValue<'_>) -> Result<u8, String> {
+    let percent = number(0, 100)(value)?;
     Ok(u8::try_from(percent).unwrap_or(100))
 }
 

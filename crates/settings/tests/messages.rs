@@ -23,7 +23,7 @@ fn both(more: &str) -> String {
 fn unknown_keys_get_a_suggestion() {
     insta::assert_snapshot!(both("kepe = { last = 3 }\nzzz = 1\n[shedule.x]\nscope = \"web\""), @r#"
     web.toml:8: schedule.nightly.kepe: unknown key; did you mean "keep"?
-    web.toml:9: schedule.nightly.zzz: unknown key; known are scope, accounts, when, spread, destinations, keep, compression, exclude, limits, enabled
+    web.toml:9: schedule.nightly.zzz: unknown key; known are scope, accounts, when, spread, destinations, keep, compression, reread_percent, exclude, limits, enabled
     web.toml:10: shedule: unknown key; did you mean "schedule"?
 "#);
 }

@@ -12,6 +12,7 @@ spread = "15m"
 destinations = ["offsite", "local"]
 keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60, max_age = "400d", min = 3, min_age = "2d" }
 compression = "auto"
+reread_percent = 5
 exclude = ["*/cache/*", 'back\slash "quoted"']
 limits = { cpu_weight = 50, io_weight = 10, cpu_percent = 40, memory = "512MiB", upload_per_second = "10MB", duration = "6h" }
 enabled = false
@@ -60,6 +61,7 @@ fn every_key_survives_being_written() {
     destinations = ["offsite", "local"]
     keep = { last = 7, hourly = 24, daily = 14, weekly = 8, monthly = 6, yearly = 2, within = "30d", max = 60, max_age = "400d", min = 3, min_age = "2d" }
     compression = "auto"
+    reread_percent = 5
     exclude = ["*/cache/*", "back\\slash \"quoted\""]
     limits = { cpu_weight = 50, io_weight = 10, cpu_percent = 40, memory = "512MiB", upload_per_second = "10000000B", duration = "6h" }
     enabled = false

@@ -7,7 +7,9 @@ use model::{ByteCount, Exit, SnapshotId};
 use ops::{Compression, RunLimits, TreeBackup, TreeBackupError, TreeSnapshot, Tuning};
 use serde::Serialize;
 
-use super::{SystemClock, SystemEntropy, host_name, open_for_writing, show_failures};
+use super::{
+    FAILURES_SHOWN_MAX, SystemClock, SystemEntropy, host_name, open_for_writing, show_failures,
+};
 use crate::problem::Problem;
 use crate::reach::{RepoArguments, repository_problem};
 use crate::screen::{Screen, Tone, plain, toned};
@@ -33,6 +35,10 @@ pub struct BackupArguments {
     compression: Compression,
     #[command(flatten)]
     limits: LimitArguments,
+    /// Read this share of the unchanged files all the same, others each time, and tell which have
+    /// other content though nothing says that they changed
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    reread_share: u8,
     /// The machine's name to keep with the snapshot; this machine's if not given
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
@@ -107,6 +113,7 @@ struct Ended {
     read_bytes: ByteCount,
     stored_bytes: ByteCount,
     failures: Vec<String>,
+    silent_changes: Vec<String>,
 }
 
 pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result<Exit, Problem> {
@@ -127,6 +134,8 @@ pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result
         tuning: Tuning {
             compression: arguments.compression,
             limits: arguments.limits.limits(),
+            reread_percent: arguments.reread_share,
+            ..Tuning::default()
         },
         clock: &SystemClock,
         entropy: &SystemEntropy,
@@ -166,8 +175,13 @@ fn show(made: &TreeSnapshot, screen: &mut Screen) -> Result<(), Problem> {
             failures: failures
                 .map(|one| format!("{}: {}", one.object, one.error))
                 .collect(),
+            silent_changes: made.silent_changes.clone(),
         })?;
         return Ok(());
+    }
+    for path in made.silent_changes.iter().take(FAILURES_SHOWN_MAX) {
+        let text = format!("{path}: other content, though nothing says that it changed");
+        screen.line(&[toned("changed   ", Tone::Warning), plain(text)])?;
     }
     show_failures(&made.failures, screen)?;
     let mut text = format!(

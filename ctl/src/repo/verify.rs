@@ -1,11 +1,15 @@
 //! `repo verify`: is everything there that snapshots need, and is it undamaged?
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use clap::Args;
+use edge::{Clock, ObjectStore};
 use model::{ByteCount, Exit};
-use ops::{CheckDepth, CheckReport, NameReport, View};
+use ops::{CheckDepth, CheckReport, CheckShare, NameReport, StorePlace, View};
 use serde::Serialize;
 
-use super::FAILURES_SHOWN_MAX;
+use super::{FAILURES_SHOWN_MAX, SystemClock, open_for_writing};
 use crate::problem::Problem;
 use crate::reach::{RepoArguments, open_problem, repository_problem};
 use crate::screen::{Screen, Tone, plain, toned};
@@ -21,6 +25,19 @@ pub struct VerifyArguments {
     /// what is missing
     #[arg(long, conflicts_with_all = ["structure", "key_file", "password_file", "no_encryption"])]
     no_key: bool,
+    /// Read only this share of the data, such as 10%: what was read the longest ago
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "structure")]
+    share: Option<u8>,
+    /// Begin to read no more data after this time, such as 30m
+    #[arg(long, value_name = "TIME", value_parser = settings::seconds, conflicts_with = "structure")]
+    time_budget: Option<u64>,
+    /// Fetch what is damaged or missing from a copy of these backups at another place, verify it
+    /// and store it again
+    #[arg(long, value_name = "PLACE")]
+    heal_from: Option<String>,
+    /// The file with the access keys of that place
+    #[arg(long, value_name = "FILE", requires = "heal_from")]
+    heal_access_key_file: Option<PathBuf>,
     #[command(flatten)]
     repo: RepoArguments,
 }
@@ -34,6 +51,13 @@ struct FoundByName {
     read_bytes: ByteCount,
     damaged: u64,
     damage: Vec<Damaged>,
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).parse() {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err("write a share from 1% to 100%".to_owned()),
+    }
 }
 
 /// What was found, for programs.
@@ -72,14 +96,38 @@ pub(super) fn verify(arguments: &VerifyArguments, screen: &mut Screen) -> Result
         return show_names(report, screen);
     }
     let view = View::open(arguments.repo.open()?).map_err(failed)?;
-    let depth = if arguments.structure {
-        CheckDepth::Structure
-    } else {
-        CheckDepth::Data
-    };
-    let watch = Watch::new("verify");
-    let report = view.check(depth, &watch).map_err(failed)?;
-    drop(watch);
+    let mut report = check(arguments, &view).map_err(failed)?;
+    let mut told = Vec::new();
+    if let Some(place) = arguments.heal_from.as_ref().filter(|_| report.damaged > 0) {
+        let keys = arguments.heal_access_key_file.as_ref();
+        let other = arguments.repo.elsewhere(place, keys).open()?;
+        let (domain, _lock) = open_for_writing(&arguments.repo)?;
+        let watch = Watch::new("heal");
+        let healed = domain.heal_from(&other, &report, &watch);
+        drop(watch);
+        let healed =
+            healed.map_err(|error| repository_problem("cannot store what was damaged", &error))?;
+        told.push(format!(
+            "{} objects were had back from {}, {} stored.",
+            healed.healed,
+            other.place(),
+            healed.stored_bytes
+        ));
+        let lost = healed.failed.iter().take(FAILURES_SHOWN_MAX);
+        told.extend(lost.map(|(object, why)| format!("{object} stays damaged: {why}")));
+        let view = View::open(domain).map_err(failed)?;
+        report = check(arguments, &view).map_err(failed)?;
+    }
+    if report.damaged > 0 {
+        told.push(match view.domain().note_damage(&report) {
+            Ok(0) => "The next backup looks at what is damaged.".to_owned(),
+            Ok(_) => "The next backup stores again what of it is still there.".to_owned(),
+            Err(error) => format!(
+                "The next backup does not know of it: {}",
+                ops::chain(&error)
+            ),
+        });
+    }
     let exit = if report.is_sound() {
         Exit::Done
     } else {
@@ -89,6 +137,9 @@ pub(super) fn verify(arguments: &VerifyArguments, screen: &mut Screen) -> Result
         screen.json(&found(report))?;
     } else {
         show(&report, screen)?;
+        for text in told {
+            screen.line(&[plain(text)])?;
+        }
     }
     Ok(exit)
 }
@@ -142,6 +193,50 @@ fn show_damage(damage: &[ops::Damage], screen: &mut Screen) -> Result<(), Proble
         ])?;
     }
     Ok(())
+}
+
+/// Checks as much as was asked for.
+fn check(arguments: &VerifyArguments, view: &View) -> Result<CheckReport, ops::RepositoryError> {
+    let watch = Watch::new("verify");
+    if arguments.share.is_none() && arguments.time_budget.is_none() {
+        let depth = if arguments.structure {
+            CheckDepth::Structure
+        } else {
+            CheckDepth::Data
+        };
+        return view.check(depth, &watch);
+    }
+    let record = record(view);
+    let budget = arguments
+        .time_budget
+        .map(|secs| i64::try_from(secs).unwrap_or(i64::MAX / 2));
+    let share = CheckShare {
+        percent: arguments.share.unwrap_or(100),
+        until: budget.map(|secs| SystemClock.now().plus_secs(secs)),
+        record: record.as_deref(),
+        clock: &SystemClock,
+    };
+    view.check_share(&share, &watch)
+}
+
+/// Opens the record of what was verified when, in the user's cache. Without one any data may come
+/// first.
+fn record(view: &View) -> Option<Arc<dyn ObjectStore>> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
+    let domain = view.domain();
+    let place: String = domain
+        .place()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(150)
+        .collect();
+    let directory = cache
+        .join("backstay")
+        .join(domain.id().to_string())
+        .join(place);
+    std::fs::create_dir_all(&directory).ok()?;
+    ops::open_place(&StorePlace::Local(directory)).ok()
 }
 
 fn found(report: CheckReport) -> Found {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use edge::{ByteRange, Entropy, Event, Monitor, StoreError};
+use edge::{ByteRange, Entropy, Event, Monitor, ObjectName, StoreError};
 use model::DestinationName;
 use sealing::{ChunkId, ObjectKind, Right};
 
 use super::indexer::Indexed;
 use super::local::LocalState;
 use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
+use crate::checkpoint::Checkpoint;
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::{RepositoryError, chain};
@@ -29,11 +30,19 @@ pub(super) struct Copy {
     pub(super) bit: u32,
     /// Chunks that the index names but that cannot be read: they are stored again.
     bad: Mutex<HashSet<Prefix>>,
+    /// Chunks that a check found damaged and that still are. Unlike the others they stay in the
+    /// index until they are stored again: their pack may be healed from another place.
+    noted: HashSet<Prefix>,
     has_bad: AtomicBool,
     is_dead: AtomicBool,
     error: Mutex<Option<RepositoryError>>,
     stored_bytes: AtomicU64,
     pub(super) indexed: Mutex<Indexed>,
+    /// Checkpoints of cut runs, until one is continued.
+    found_checkpoints: Mutex<Vec<Checkpoint>>,
+    /// The names of all of them, and of this run's last one.
+    checkpoints: Mutex<Vec<ObjectName>>,
+    own_checkpoint: Mutex<Option<ObjectName>>,
 }
 
 impl Copy {
@@ -66,7 +75,53 @@ impl Copy {
 
     pub(super) fn contains(&self, id: &ChunkId) -> bool {
         self.index.contains(id)
+            && !self.is_noted(id)
             && !(self.has_bad.load(Ordering::Acquire) && self.bad_chunks().contains(&prefix_of(id)))
+    }
+
+    /// True for a chunk that a check found damaged.
+    fn is_noted(&self, id: &ChunkId) -> bool {
+        !self.noted.is_empty() && self.noted.contains(&prefix_of(id))
+    }
+
+    /// True when this run stored again what a check found damaged.
+    pub(super) fn restores_noted(&self, new: &Index) -> Result<bool, RepositoryError> {
+        let mut restores = false;
+        if !self.noted.is_empty() {
+            new.each_record(&mut |_, record| {
+                restores |= self.noted.contains(&record.prefix);
+                Ok(())
+            })?;
+        }
+        Ok(restores)
+    }
+
+    pub(super) fn has_noted(&self) -> bool {
+        !self.noted.is_empty()
+    }
+
+    /// Looks at the packs that a check found damaged. A note is deleted once nothing is lost with
+    /// its pack any more.
+    fn look_at_damage(&mut self) -> Result<(), RepositoryError> {
+        for (note, hash) in self.domain.noted_damage()? {
+            let ordinal = self.index.packs().iter().position(|pack| pack.hash == hash);
+            let mut lost = Vec::new();
+            if let Some(ordinal) = ordinal
+                && let Some(pack) = self.index.packs().get(ordinal)
+            {
+                let mut own = Vec::new();
+                self.index.each_record(&mut |_, record| {
+                    own.extend((usize::try_from(record.pack) == Ok(ordinal)).then_some(record));
+                    Ok(())
+                })?;
+                lost = crate::check::lost_of(&self.domain, pack, &own)?;
+            }
+            if lost.is_empty() {
+                self.domain.store().delete(&note)?;
+            }
+            self.noted.extend(lost);
+        }
+        Ok(())
     }
 
     /// Notes that a chunk, and so its frame, cannot be read here: this run stores again what it
@@ -125,9 +180,37 @@ impl Copy {
         Ok(written.segments)
     }
 
+    /// Stores a checkpoint in the place of this run's last one.
+    pub(super) fn put_checkpoint(&self, name: ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.domain.store().put(&name, bytes)?;
+        self.stored_bytes
+            .fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        let before = lock(&self.own_checkpoint).replace(name.clone());
+        match before.filter(|before| *before != name) {
+            Some(before) => self.domain.store().delete(&before),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn take_found_checkpoints(&self) -> Vec<Checkpoint> {
+        std::mem::take(&mut *lock(&self.found_checkpoints))
+    }
+
+    /// Deletes all checkpoints, once there is a snapshot. One that stays is deleted by the next run.
+    pub(super) fn delete_checkpoints(&self) {
+        let found = std::mem::take(&mut *lock(&self.checkpoints));
+        let own = lock(&self.own_checkpoint).take();
+        for name in found.into_iter().chain(own) {
+            drop(self.domain.store().delete(&name));
+        }
+    }
+
     /// Reads the index, corrects it by what is really stored, and takes up packs that a cut run
     /// left behind.
     fn load(&mut self, options: &BackupOptions<'_>) -> Result<(), RepositoryError> {
+        let (names, found) = self.domain.checkpoints()?;
+        *lock(&self.checkpoints) = names;
+        *lock(&self.found_checkpoints) = found;
         self.index = self.domain.load_index()?;
         let stored = list_packs(&self.domain)?;
         let condemned = crate::prune::condemned_packs(&self.domain)?;
@@ -157,8 +240,12 @@ impl Copy {
             self.index.sort()?;
             self.index.segments.append(&mut segments);
         }
-        Ok(())
+        self.look_at_damage()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Opens all replicas; one that cannot be used is dead from the start.
@@ -179,11 +266,15 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
                 .and_then(|n| 1_u32.checked_shl(n))
                 .unwrap_or(0),
             bad: Mutex::default(),
+            noted: HashSet::new(),
             has_bad: AtomicBool::new(false),
             is_dead: AtomicBool::new(false),
             error: Mutex::new(None),
             stored_bytes: AtomicU64::new(0),
             indexed: Mutex::default(),
+            found_checkpoints: Mutex::default(),
+            checkpoints: Mutex::default(),
+            own_checkpoint: Mutex::default(),
         };
         let first = copies.first().map_or(&copy, |first| first);
         let is_copy = first.domain.keyring().is_same_domain(copy.domain.keyring());

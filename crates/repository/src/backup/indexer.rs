@@ -2,7 +2,7 @@
 //! cut leaves little to take up, and so that memory need not hold what is known of it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, PoisonError};
 
 use super::BackupOptions;
@@ -20,6 +20,14 @@ const WAIT_SECS: i64 = 300;
 
 /// The replicas at which a pack is stored, as their bits.
 pub(super) type StoredAt = Arc<AtomicU32>;
+
+/// What the indexer is given.
+pub(super) enum ForIndex {
+    /// A pack that is being stored.
+    Pack(NewPack),
+    /// What is stored is to be in the index before this is answered.
+    Flush(SyncSender<()>),
+}
 
 /// What a run wrote of its index at one replica before its end.
 #[derive(Default)]
@@ -61,27 +69,45 @@ impl Copy {
 pub(super) fn index_all(
     copies: &[Copy],
     options: &BackupOptions<'_>,
-    packs: &Receiver<NewPack>,
+    packs: &Receiver<ForIndex>,
 ) -> Vec<NewPack> {
     let mut waiting = Vec::new();
     let mut records = 0;
     let clock = options.clock;
     let mut due = clock.now().plus_secs(WAIT_SECS);
-    while let Ok(pack) = packs.recv() {
-        records += pack.records.len();
-        waiting.push(pack);
-        if records < RECORDS_WAITING && clock.now() < due {
+    while let Ok(given) = packs.recv() {
+        let mut done = None;
+        match given {
+            ForIndex::Pack(pack) => {
+                records += pack.records.len();
+                waiting.push(pack);
+            }
+            ForIndex::Flush(answer) => done = Some(answer),
+        }
+        if done.is_none() && records < RECORDS_WAITING && clock.now() < due {
             continue;
         }
         // Where something must be corrected, all of the index is written at the end.
-        if copies.iter().any(|copy| !copy.bad_chunks().is_empty()) {
+        if copies
+            .iter()
+            .any(|copy| copy.has_noted() || !copy.bad_chunks().is_empty())
+        {
+            answer(done);
             continue;
         }
         index_stored(copies, options, &mut waiting);
         records = waiting.iter().map(|pack| pack.records.len()).sum();
         due = clock.now().plus_secs(WAIT_SECS);
+        answer(done);
     }
     waiting
+}
+
+/// Tells who waits; one who ended meanwhile needs no answer.
+fn answer(done: Option<SyncSender<()>>) {
+    if let Some(done) = done {
+        let _ended = done.send(());
+    }
 }
 
 /// Takes those out of `waiting` that are stored at all their replicas.

@@ -1,5 +1,7 @@
 //! The previous snapshot, walked beside the source: what did not change is taken over from it.
 
+mod mail;
+
 use std::cmp::Ordering;
 use std::rc::Rc;
 
@@ -32,6 +34,7 @@ pub(super) struct Parent<'a> {
     /// The next node of the leaf.
     at: usize,
     steady_before: FileTime,
+    mailbox: mail::Mailbox,
 }
 
 /// A node of the previous snapshot: its page, and its place there.
@@ -71,19 +74,39 @@ impl<'a> Parent<'a> {
             Some((copy, list.swap_remove(at)))
         });
         let (copy, snapshot) = newest.max_by_key(|(_, snapshot)| snapshot.body.started_at)?;
+        Some(Self::of(copy, snapshot))
+    }
+
+    /// Finds the checkpoint of the live replicas that holds most.
+    pub(super) fn find_checkpoint(copies: &'a [Copy]) -> Option<Self> {
+        let live = copies.iter().filter(|copy| copy.is_live());
+        let found = live.flat_map(|copy| {
+            let found = copy.take_found_checkpoints().into_iter();
+            found.map(move |found| (copy, found.snapshot))
+        });
+        let (copy, snapshot) = found.max_by_key(|(_, snapshot)| snapshot.body.entries)?;
+        Some(Self::of(copy, snapshot))
+    }
+
+    fn of(copy: &'a Copy, snapshot: Snapshot) -> Self {
         let (domain, index) = match &copy.local {
             Some(local) => (&local.domain, &local.index),
             None => (&copy.domain, &copy.index),
         };
-        Some(Self {
+        Self {
             copy: Some(copy).filter(|copy| copy.local.is_none()),
             reader: ChunkReader::new(domain, index),
             walk: TreeWalk::new(snapshot.root, Vec::new()),
             leaf: None,
             at: 0,
             steady_before: file_time(snapshot.body.started_at.plus_secs(-RACY_SECS)),
+            mailbox: mail::Mailbox::default(),
             snapshot,
-        })
+        }
+    }
+
+    pub(super) const fn reread_round(&self) -> u64 {
+        self.snapshot.body.reread_round
     }
 
     pub(super) const fn snapshot_id(&self) -> SnapshotId {

@@ -9,7 +9,7 @@ mod packer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -18,7 +18,7 @@ use sealing::{ObjectKind, PART_OVERHEAD_BYTES};
 
 use super::BackupOptions;
 use super::copy::Copy;
-use super::indexer::{StoredAt, index_all};
+use super::indexer::{ForIndex, StoredAt, index_all};
 use crate::chunker::CHUNK_BYTES_MAX;
 use crate::gate::{Gate, Permit, Pool};
 use crate::index::{PackInfo, Record};
@@ -164,6 +164,13 @@ struct Compressed {
     permit: Permit,
 }
 
+/// What the packer is given.
+enum ForPacker {
+    Frame(Compressed),
+    /// All open packs are to be closed before this is answered.
+    Close(SyncSender<()>),
+}
+
 struct Upload {
     kind: ObjectKind,
     hash: ObjectHash,
@@ -185,6 +192,8 @@ impl Drop for Upload {
 pub(super) struct Pipeline<'scope> {
     pub(super) flow: Arc<Flow>,
     frames: SyncSender<Job>,
+    to_packer: SyncSender<ForPacker>,
+    to_indexer: Sender<ForIndex>,
     pushed: usize,
     /// Gives the number of frames that it packed.
     packer: ScopedJoinHandle<'scope, usize>,
@@ -213,6 +222,7 @@ impl<'scope> Pipeline<'scope> {
             scope.spawn(move || compress_all(&jobs, &compressed, &flow));
         }
         let (finished, packs) = channel();
+        let to_indexer = finished.clone();
         let options = *options;
         let indexer = scope.spawn(move || index_all(copies, &options, &packs));
         let shared = Arc::clone(&flow);
@@ -234,6 +244,8 @@ impl<'scope> Pipeline<'scope> {
         Self {
             flow,
             frames,
+            to_packer: compressed,
+            to_indexer,
             pushed: 0,
             packer,
             indexer,
@@ -247,11 +259,23 @@ impl<'scope> Pipeline<'scope> {
         self.frames.send(Job { job, permit }).is_ok()
     }
 
+    /// Waits until all that was pushed is stored and in an index. False when that cannot be.
+    pub(super) fn settle(&self) -> bool {
+        self.flow.frames.wait_until_empty();
+        let (done, closed) = sync_channel(1);
+        if self.to_packer.send(ForPacker::Close(done)).is_err() || closed.recv().is_err() {
+            return false;
+        }
+        self.flow.packs.wait_until_empty();
+        let (done, indexed) = sync_channel(1);
+        self.to_indexer.send(ForIndex::Flush(done)).is_ok() && indexed.recv().is_ok()
+    }
+
     /// Waits until all frames are in packs that are stored or queued; gives those that no index
     /// names yet. `None` when a frame was lost on the way, because a thread ended early: then
     /// nothing may be published.
     pub(super) fn finish(self) -> Option<Vec<NewPack>> {
-        drop(self.frames);
+        drop((self.frames, self.to_packer, self.to_indexer));
         let packed = self.packer.join().ok()?;
         let packs = self.indexer.join().ok()?;
         (packed == self.pushed).then_some(packs)
@@ -266,7 +290,7 @@ fn take<T>(queue: &Mutex<Receiver<T>>) -> Option<T> {
         .ok()
 }
 
-fn compress_all(jobs: &Mutex<Receiver<Job>>, compressed: &SyncSender<Compressed>, flow: &Flow) {
+fn compress_all(jobs: &Mutex<Receiver<Job>>, compressed: &SyncSender<ForPacker>, flow: &Flow) {
     while let Some(Job { job, permit }) = take(jobs) {
         let kind = job.lane.kind;
         let level = match kind {
@@ -296,7 +320,7 @@ fn compress_all(jobs: &Mutex<Receiver<Job>>, compressed: &SyncSender<Compressed>
             frame,
             permit,
         };
-        if compressed.send(next).is_err() {
+        if compressed.send(ForPacker::Frame(next)).is_err() {
             return;
         }
         flow.keep_cpu_share();

@@ -82,7 +82,7 @@ impl Publication<'_> {
     fn publish_index(&self, copy: &Copy, new: Index) -> Result<Published, RepositoryError> {
         let old = &copy.index;
         let indexed = copy.take_indexed();
-        let has_bad = !copy.bad_chunks().is_empty();
+        let has_bad = !copy.bad_chunks().is_empty() || copy.restores_noted(&new)?;
         let all = || old.segments.iter().chain(&indexed.segments);
         let small = || all().filter(|segment| segment.records < SMALL_RECORDS);
         // Who may not delete would leave all of them, and one more.
@@ -139,6 +139,7 @@ impl Publication<'_> {
                 return Err(copy.domain.damaged(kind, hash, NameMismatch));
             }
             copy.domain.keep_in_cache(kind, hash, bytes);
+            copy.delete_checkpoints();
         }
         Ok(published)
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use edge::{Entropy, Entry, EntryKind, Event, Opener, SourceError, SourceItem};
-use model::{ByteCount, ErrorClass, Failure, escape};
+use model::{ByteCount, ErrorClass, Failure, Instant, escape};
 use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 
 use super::ahead::Ahead;
@@ -12,7 +12,8 @@ use super::copy::Copy;
 use super::local::{KeptPages, PageKeeper};
 use super::parent::{Former, Parent};
 use super::pipeline::{FrameJob, Lane, NewPack, Pipeline, Side};
-use super::{BackupCounts, BackupOptions};
+use super::reread::Reread;
+use super::{BackupCounts, BackupOptions, Origin};
 use crate::chunker::{Chunker, Class};
 use crate::content::{Bytes, ChunkRef, Content, DEPTH_MAX, LIST_MAX, Node, encode_list};
 use crate::error::{RepositoryError, chain};
@@ -21,6 +22,7 @@ use crate::pack::{ChunkEntry, METADATA_FRAME_BYTES};
 use crate::snapshot::SnapshotFailure;
 use crate::tree::{TreeBuilder, TreeRoot, check_node};
 
+mod checkpoint;
 mod kept;
 mod read;
 
@@ -38,6 +40,7 @@ pub(super) struct Walked {
     pub(super) counts: BackupCounts,
     pub(super) failures: Vec<Failure>,
     pub(super) accounts: Vec<String>,
+    pub(super) silent_changes: Vec<String>,
     pub(super) is_cancelled: bool,
     /// Pages that were kept on this machine.
     pub(super) pages: Option<KeptPages>,
@@ -58,13 +61,19 @@ struct Storing<'scope, 'env> {
     /// Chunks of this run that every live replica has or is being sent.
     stored: KnownIds,
     coins: Coins<'env>,
+    /// New bytes that no checkpoint has.
+    unsafe_bytes: u64,
 }
 
 /// One walk.
 pub(super) struct Session<'scope, 'env> {
     options: BackupOptions<'env>,
     storing: Storing<'scope, 'env>,
-    parent: Option<Parent<'env>>,
+    origin: Origin,
+    /// What unchanged entries are taken from, the latest first.
+    parents: Vec<Parent<'env>>,
+    reread: Reread,
+    checkpoint_at: Instant,
     tree: TreeBuilder,
     links: HashMap<(u64, u64), Node>,
     run: Option<Run>,
@@ -80,8 +89,8 @@ impl<'scope, 'env> Session<'scope, 'env> {
         keyring: &Keyring,
         options: BackupOptions<'env>,
         pipeline: Pipeline<'scope>,
-        parent: Option<Parent<'env>>,
     ) -> Self {
+        let started_at = options.clock.now();
         let scratch = copies.first().and_then(|copy| copy.domain.scratch());
         let scratch = scratch.cloned();
         Self {
@@ -102,8 +111,16 @@ impl<'scope, 'env> Session<'scope, 'env> {
                     bits: 0,
                     left: 0,
                 },
+                unsafe_bytes: 0,
             },
-            parent,
+            origin: Origin {
+                started_at,
+                parent: None,
+                reread_round: 0,
+            },
+            parents: Vec::new(),
+            reread: Reread::new(keyring.tree_hasher(), 0, 0),
+            checkpoint_at: started_at,
             tree: TreeBuilder::new(keyring.tree_hasher()),
             links: HashMap::new(),
             run: None,
@@ -111,6 +128,21 @@ impl<'scope, 'env> Session<'scope, 'env> {
             walked: Walked::default(),
             is_stopped: false,
         }
+    }
+
+    /// Takes what the run begins with.
+    pub(super) fn begin(&mut self, origin: Origin, parents: Vec<Parent<'env>>) {
+        let percent = self.options.tuning.reread_percent;
+        let keyring = self
+            .storing
+            .copies
+            .first()
+            .map(|copy| copy.domain.keyring());
+        if let Some(keyring) = keyring {
+            self.reread = Reread::new(keyring.tree_hasher(), percent, origin.reread_round);
+        }
+        self.origin = origin;
+        self.parents = parents;
     }
 
     /// Walks the source to its end, or until the work is cancelled or every replica is lost.
@@ -132,6 +164,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
                     return;
                 }
             };
+            let done = done.and_then(|()| self.look_up());
             self.is_stopped = done.is_err() || !self.storing.has_live();
             if self.is_stopped {
                 return;
@@ -141,6 +174,9 @@ impl<'scope, 'env> Session<'scope, 'env> {
 
     /// Ends the tree, waits until everything is stored, and gives what the walk leaves.
     pub(super) fn finish(mut self) -> (Walked, Vec<NewPack>) {
+        if self.walked.is_cancelled {
+            self.is_stopped |= self.checkpoint().is_err();
+        }
         self.is_stopped |= self.end_run().is_err();
         let may_publish = !self.walked.is_cancelled && !self.is_stopped;
         if may_publish && self.storing.has_live() {
@@ -152,7 +188,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 self.walked.root = Some(root);
             }
         }
-        drop(self.parent);
+        drop(self.parents);
         self.walked.pages = self.storing.local.take().and_then(PageKeeper::finish);
         let copies = self.storing.copies;
         let packs = self.storing.finish();
@@ -176,17 +212,28 @@ impl<'scope, 'env> Session<'scope, 'env> {
             );
             return Ok(());
         }
-        if !is_linked(&entry)
-            && let Some(former) = self.former(&entry)
+        let former = if is_linked(&entry) && self.links.contains_key(&inode(&entry)) {
+            None
+        } else {
+            self.former(&entry)
+        };
+        let is_read_again =
+            former.is_some() && entry.kind == EntryKind::File && self.reread.selects(&entry.path);
+        if let Some(former) = former
+            .as_ref()
+            .filter(|_| !is_read_again && !is_linked(&entry))
         {
-            return self.keep(&former, &entry);
+            return self.keep(former, &entry);
         }
         self.end_run()?;
+        let known = former.as_ref().and_then(Former::node);
         let node = match entry.kind {
-            EntryKind::File | EntryKind::Stream => match self.content_node(entry, opener)? {
-                Some(node) => node,
-                None => return Ok(()),
-            },
+            EntryKind::File | EntryKind::Stream => {
+                match self.content_node(entry, opener, (known, is_read_again))? {
+                    Some(node) => node,
+                    None => return Ok(()),
+                }
+            }
             _ => Node {
                 entry,
                 content: None,
@@ -217,29 +264,65 @@ impl<'scope, 'env> Session<'scope, 'env> {
         });
     }
 
-    /// Gives a file or stream with its content, or `None` when it failed.
+    /// Gives a file or stream with its content, or `None` when it failed. What is known of an
+    /// unchanged one is enough, unless it is to be read again.
     fn content_node(
         &mut self,
         entry: Entry,
         opener: Option<Opener>,
+        (known, is_read_again): (Option<&Node>, bool),
     ) -> Result<Option<Node>, Stopped> {
-        let link = (entry.device, entry.inode);
+        let link = inode(&entry);
         let is_linked = is_linked(&entry);
         if let Some(first) = self.links.get(&link).filter(|_| is_linked) {
             let mut node = first.clone();
             node.entry.path = entry.path;
             return Ok(Some(node));
         }
-        let former = if is_linked { self.former(&entry) } else { None };
-        let former = former.as_ref().and_then(Former::node);
-        let node = match former {
-            Some(former) => Some(renewed(former, &entry)),
-            None => self.read(entry, opener)?,
+        let node = match known {
+            Some(known) if !is_read_again => {
+                self.walked.counts.unchanged += 1;
+                Some(renewed(known, &entry))
+            }
+            Some(known) => Some(self.read_again(known, entry, opener)?),
+            None => match self.renamed_mail(&entry) {
+                Some(node) => Some(node),
+                None => self.read(entry, opener)?,
+            },
         };
         if let Some(node) = node.as_ref().filter(|_| is_linked)
             && self.links.len() < LINKED_FILES_MAX
         {
             self.links.insert(link, node.clone());
+        }
+        Ok(node)
+    }
+
+    /// Reads a file that seems unchanged, and tells when it is not. What cannot be read stays as
+    /// it was.
+    fn read_again(
+        &mut self,
+        known: &Node,
+        entry: Entry,
+        opener: Option<Opener>,
+    ) -> Result<Node, Stopped> {
+        let as_it_was = renewed(known, &entry);
+        let Some(node) = self.read(entry, opener)? else {
+            return Ok(as_it_was);
+        };
+        let stamps = |entry: &Entry| (entry.size_bytes, entry.modified, entry.changed, entry.inode);
+        let bytes = |node: &Node| node.content.as_ref().map(|content| content.bytes.clone());
+        let is_same_class =
+            |content: &Content| node.content.as_ref().map(|now| now.class) == Some(content.class);
+        let is_silent = stamps(&node.entry) == stamps(&known.entry)
+            && known.content.as_ref().is_some_and(is_same_class)
+            && bytes(&node) != bytes(known);
+        if is_silent {
+            self.walked.counts.silent_changes += 1;
+            if self.walked.silent_changes.len() < FAILURE_COUNT_MAX {
+                let shown = node.entry.path.to_string();
+                self.walked.silent_changes.push(shown);
+            }
         }
         Ok(node)
     }
@@ -315,6 +398,10 @@ impl Storing<'_, '_> {
             plain: buffers.take_frame(object, bytes.len()),
             chunks: Vec::new(),
         });
+        self.unsafe_bytes += match kind {
+            ChunkKind::Data => bytes.len() as u64,
+            ChunkKind::Page | ChunkKind::List => 0,
+        };
         frame.plain.extend_from_slice(bytes);
         frame.chunks.push(ChunkEntry { kind, id, length });
         Ok(chunk)
@@ -429,6 +516,11 @@ pub(super) fn for_snapshot(failures: &[Failure]) -> Vec<SnapshotFailure> {
             error: failure.error.clone(),
         })
         .collect()
+}
+
+/// Tells files apart.
+const fn inode(entry: &Entry) -> (u64, u64) {
+    (entry.device, entry.inode)
 }
 
 /// True for a file with several names.

@@ -172,6 +172,7 @@ fn every_level_and_little_memory_give_back_what_was_backed_up() {
             let tuning = Tuning {
                 compression,
                 limits,
+                ..Tuning::default()
             };
             let snapshot = place.run(&source, tuning);
             place.assert_restores(&snapshot, &source);

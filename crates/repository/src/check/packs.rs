@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use edge::Monitor;
 use sealing::{ChunkNamer, ObjectCipher};
 
-use super::CheckDepth;
+use super::{CheckDepth, DepthOf};
 use crate::backup::{list_packs, read_pack};
 use crate::container::{Tail, open_tail};
 use crate::domain::{Domain, NameMismatch};
@@ -18,7 +18,7 @@ use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer, decompress};
 
 /// The longest pack that is read whole.
-const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
+pub(crate) const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Packs that are looked at at the same time, at most.
 const WORKERS_MAX: usize = 8;
 
@@ -38,7 +38,7 @@ pub(super) struct Found {
 /// Looks at all packs of the index; tells of each in the order of the index.
 pub(super) fn look_at_all(
     (domain, index): (&Domain, &Index),
-    depth: CheckDepth,
+    depth: &DepthOf<'_>,
     monitor: &dyn Monitor,
     each: &mut dyn FnMut(&PackInfo, Found),
 ) -> Result<(), RepositoryError> {
@@ -58,7 +58,7 @@ pub(super) fn look_at_all(
             let to = records.partition_point(|record| ordinal(record.pack) <= number);
             let own = records.get(from..to).unwrap_or_default();
             let size = stored.get(&(pack.hash, pack.kind)).copied();
-            look_at(domain, pack, own, (size, depth))
+            look_at(domain, pack, own, (size, depth(number)))
         };
         look_at_part((index.packs(), part), &look, monitor, each)?;
     }
@@ -158,6 +158,7 @@ fn look_at(
             let instead = format!("it has {size} bytes instead of {}", pack.size);
             Ok(all_lost(instead))
         }
+        (Some(_), CheckDepth::Presence) => Ok(Found::default()),
         (Some(size), CheckDepth::Structure) => {
             let read = read_pack(domain, pack.kind, pack.hash, size)?;
             if read.is_some_and(|(info, _)| info == *pack) {
@@ -167,6 +168,15 @@ fn look_at(
         }
         (Some(_), CheckDepth::Data) => data(domain, pack, own),
     }
+}
+
+/// Reads a pack whole; gives those of its chunks that cannot be read.
+pub(crate) fn lost_of(
+    domain: &Domain,
+    pack: &PackInfo,
+    own: &[Record],
+) -> Result<Vec<Prefix>, RepositoryError> {
+    data(domain, pack, own).map(|found| found.lost)
 }
 
 /// Reads a pack whole.

@@ -16,7 +16,7 @@ use crate::tree::TreeWalk;
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    pub(super) fn new(length: usize) -> Self {
+    pub(crate) fn new(length: usize) -> Self {
         Self(vec![0; length.div_ceil(64)])
     }
 
@@ -44,14 +44,14 @@ impl Bits {
 }
 
 /// Marks what snapshots reach, one snapshot after another.
-pub(super) struct Marker<'a> {
+pub(crate) struct Marker<'a> {
     index: &'a Index,
     bits: Bits,
     reader: ChunkReader<'a>,
 }
 
 impl<'a> Marker<'a> {
-    pub(super) fn new(domain: &'a Domain, index: &'a Index) -> Self {
+    pub(crate) fn new(domain: &'a Domain, index: &'a Index) -> Self {
         Self {
             index,
             bits: Bits::new(index.len()),
@@ -68,7 +68,7 @@ impl<'a> Marker<'a> {
     }
 
     /// Marks all that a snapshot reaches. A page that is marked was walked before.
-    pub(super) fn snapshot(
+    pub(crate) fn snapshot(
         &mut self,
         snapshot: &Snapshot,
         monitor: &dyn Monitor,

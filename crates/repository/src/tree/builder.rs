@@ -36,6 +36,7 @@ pub(crate) struct TreeRoot {
 pub(crate) type PageSink<'a, E> = dyn FnMut(Vec<u8>) -> Result<ChunkId, E> + 'a;
 
 /// Builds one tree.
+#[derive(Clone)]
 pub(crate) struct TreeBuilder {
     hasher: TreeHasher,
     leaf: Vec<Node>,
@@ -45,7 +46,7 @@ pub(crate) struct TreeBuilder {
     levels: Vec<Level>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Level {
     children: Vec<Child>,
     weight: usize,

@@ -8,9 +8,9 @@ use edge::{Entropy, Monitor};
 use sealing::{Keyring, ObjectKind};
 
 use super::level::Wait;
-use super::{Compressed, Flow, Lane, NewPack, Side, Upload};
+use super::{Compressed, Flow, ForPacker, Lane, NewPack, Side, Upload};
 use crate::backup::copy::Copy;
-use crate::backup::indexer::StoredAt;
+use crate::backup::indexer::{ForIndex, StoredAt};
 use crate::error::RepositoryError;
 use crate::index::records_of;
 use crate::layout::ObjectHash;
@@ -26,15 +26,21 @@ pub(super) struct Packer<'env> {
     pub(super) open: BTreeMap<Lane, PackBuilder>,
     /// Lanes that closed a pack.
     pub(super) begun: BTreeSet<Lane>,
-    pub(super) finished: Sender<NewPack>,
+    pub(super) finished: Sender<ForIndex>,
     /// Frames in finished packs.
     pub(super) packed: usize,
 }
 
 impl Packer<'_> {
-    pub(super) fn run(&mut self, ready: &Receiver<Compressed>) {
-        while let Ok(next) = ready.recv() {
-            if let Err(error) = self.push(next) {
+    pub(super) fn run(&mut self, ready: &Receiver<ForPacker>) {
+        while let Ok(given) = ready.recv() {
+            let done = match given {
+                ForPacker::Frame(next) => self.push(next),
+                ForPacker::Close(done) => self.end().inspect(|()| {
+                    let _ended = done.send(());
+                }),
+            };
+            if let Err(error) = done {
                 return self.give_up(error);
             }
         }
@@ -165,7 +171,7 @@ impl Packer<'_> {
             // The uploaders end only after this thread, and so does the indexer.
             drop(queue.send(upload.clone()));
         }
-        drop(self.finished.send(finished));
+        drop(self.finished.send(ForIndex::Pack(finished)));
         if lane.kind == ObjectKind::DataPack {
             self.flow.level.adapt(self.waited_for());
         }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use edge::{Entry, EntryKind};
 
-use super::super::parent::Former;
-use super::{Session, Stopped};
-use crate::content::{Bytes, Node};
+use super::super::parent::{Former, Parent};
+use super::{Session, Stopped, Storing};
+use crate::content::{Bytes, Content, Node};
 use crate::tree::Leaf;
 
 /// The first entries of a page of the previous snapshot, all unchanged so far.
@@ -31,23 +31,25 @@ impl Session<'_, '_> {
     /// Gives the entry as the previous snapshot has it, when it did not change and every live
     /// replica still holds its content.
     pub(super) fn former(&mut self, entry: &Entry) -> Option<Former> {
-        let parent = self.parent.as_mut()?;
-        let former = parent.unchanged(entry)?;
-        let content = former.node()?.content.as_ref();
-        if let Some(content) = content
-            && let Bytes::Chunks { depth, list } = &content.bytes
-        {
-            if !self.storing.all_hold(list) {
-                return None;
-            }
-            if *depth > 0 && !self.storing.all_hold(&parent.chunk_list(content)?) {
-                return None;
-            }
-        }
-        if entry.kind == EntryKind::File {
-            self.walked.counts.unchanged += 1;
-        }
-        Some(former)
+        let storing = &self.storing;
+        self.parents.iter_mut().find_map(|parent| {
+            let former = parent.unchanged(entry)?;
+            let content = former.node()?.content.as_ref();
+            storing.holds(parent, content)?;
+            Some(former)
+        })
+    }
+
+    /// Gives a message that was renamed, when every live replica still holds its content.
+    pub(super) fn renamed_mail(&mut self, entry: &Entry) -> Option<Node> {
+        let storing = &self.storing;
+        let node = self.parents.iter_mut().find_map(|parent| {
+            let node = parent.renamed_mail(entry)?;
+            storing.holds(parent, node.content.as_ref())?;
+            Some(node)
+        })?;
+        self.walked.counts.unchanged += 1;
+        Some(node)
     }
 
     /// Takes an unchanged entry over.
@@ -56,6 +58,9 @@ impl Session<'_, '_> {
             return Ok(());
         };
         self.count(node);
+        if now.kind == EntryKind::File {
+            self.walked.counts.unchanged += 1;
+        }
         let was = &node.entry;
         let is_same = was.device == now.device && was.link_count == now.link_count;
         let follows = match &self.run {
@@ -99,6 +104,20 @@ impl Session<'_, '_> {
     pub(super) fn push(&mut self, node: Node) -> Result<(), Stopped> {
         let storing = &mut self.storing;
         self.tree.push(node, &mut |page| storing.page(&page))
+    }
+}
+
+impl Storing<'_, '_> {
+    /// Says whether every live replica holds the content of an entry of a previous snapshot.
+    fn holds(&self, parent: &mut Parent<'_>, content: Option<&Content>) -> Option<()> {
+        if let Some(content) = content
+            && let Bytes::Chunks { depth, list } = &content.bytes
+        {
+            let is_held =
+                self.all_hold(list) && (*depth == 0 || self.all_hold(&parent.chunk_list(content)?));
+            return is_held.then_some(());
+        }
+        Some(())
     }
 }
 

@@ -119,6 +119,9 @@ impl Session<'_, '_> {
                 self.walked.is_cancelled = true;
                 break Err(ReadFailure::Stopped);
             }
+            if let Err(stopped) = self.look_up() {
+                break Err(stopped.into());
+            }
             let longest = class.chunk_bytes_max();
             if let Err(error) = window.fill(longest, source) {
                 break Err(ReadFailure::Failed {
