@@ -23,7 +23,7 @@ use crate::place::{PlaceError, StorePlace, open_place};
 /// What of a job's memory is not for content under way: the program, indexes, dumps.
 const MEMORY_BESIDE: ByteCount = ByteCount::new(40 << 20);
 /// More content under way gains nothing.
-const MEMORY_MAX: ByteCount = ByteCount::new(96 << 20);
+const MEMORY_MAX: ByteCount = ByteCount::new(64 << 20);
 
 /// One destination of a run.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ const LARGE_DATA_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 const MIB: usize = 1024 * 1024;
 /// Memory for content under way where nothing else is said.
-const MEMORY_MIB: usize = 96;
+const MEMORY_MIB: usize = 64;
 /// With less than this nothing moves.
 const MEMORY_MIB_MIN: usize = 24;
 /// A pack takes about this long where the upload is limited, so that the limit is kept smoothly.
@@ -44,7 +44,7 @@ pub struct RunLimits {
     pub download_per_sec: Option<ByteCount>,
     /// Percent of all processors, 1–100.
     pub cpu_percent: Option<u8>,
-    /// Memory for content under way, 96 MiB if not given. Indexes and the program come on top.
+    /// Memory for content under way, 64 MiB if not given. Indexes and the program come on top.
     pub memory: Option<ByteCount>,
 }
 
@@ -112,7 +112,7 @@ impl Plan {
         } else {
             DATA_FRAME_BYTES
         };
-        let fitting = if memory >= 80 * MIB {
+        let fitting = if memory >= 64 * MIB {
             PACK_BYTES
         } else if memory >= 40 * MIB {
             PACK_BYTES / 2
@@ -137,7 +137,7 @@ impl Plan {
             frames_bytes_max: memory / 8,
             packs_bytes_max: memory / 2,
             compressors: busy.min(affordable).clamp(1, COMPRESSORS_MAX),
-            uploads: (memory / (48 * MIB)).clamp(1, 4),
+            uploads: (memory / (32 * MIB)).clamp(1, 4),
         }
     }
 }

@@ -63,7 +63,7 @@ struct LimitArguments {
     /// Use at most this much of all processors
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     limit_cpu: Option<u8>,
-    /// Hold at most about this much content in memory, such as 48MiB; 96MiB if not given. The
+    /// Hold at most about this much content in memory, such as 48MiB; 64MiB if not given. The
     /// program and what it knows of the repository come on top
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     limit_memory: Option<ByteCount>,
