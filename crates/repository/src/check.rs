@@ -1,6 +1,7 @@
 //! Checking: is everything there that snapshots need, and is it undamaged? What is damaged is named
 //! together with the files that it takes away.
 
+mod beside;
 mod names;
 mod packs;
 mod share;
@@ -11,12 +12,14 @@ use edge::{Event, Monitor, Phase, TreePath};
 use model::{ByteCount, SnapshotId};
 
 use crate::content::Bytes;
-use crate::error::{ReadError, RepositoryError, chain};
+use crate::domain::check_config;
+use crate::error::{ReadError, RepositoryError, chain, is_loss};
 use crate::index::{Index, PackInfo, Prefix, prefix_of};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::TreeWalk;
 use crate::view::View;
+use beside::look_beside;
 pub use names::{NameReport, check_names};
 use packs::look_at_all;
 pub(crate) use packs::{PACK_BYTES_MAX, lost_of};
@@ -125,7 +128,7 @@ impl View {
         let mut check = self.begin_check()?;
         check.packs(&|_| depth, monitor, &mut |_| {})?;
         check.snapshots(monitor)?;
-        Ok(check.report)
+        check.finish()
     }
 
     /// Checks snapshots and trees, that all packs are there, and a share of the data: what was
@@ -156,7 +159,7 @@ impl View {
         record.write(share, check.index.packs());
         done?;
         check.snapshots(monitor)?;
-        Ok(check.report)
+        check.finish()
     }
 
     fn begin_check(&self) -> Result<Check<'_>, RepositoryError> {
@@ -174,6 +177,18 @@ impl View {
 }
 
 impl Check<'_> {
+    /// Looks at what lies beside the data, and makes sure that the place is still there: one that
+    /// went away meanwhile is not damaged.
+    fn finish(mut self) -> Result<CheckReport, RepositoryError> {
+        look_beside(&self.view.domain, &mut |name, error| {
+            self.report.damage(name.to_string(), error);
+        })?;
+        if !self.report.is_sound() {
+            check_config(&**self.view.domain.store())?;
+        }
+        Ok(self.report)
+    }
+
     /// Looks at all packs, each as thoroughly as `depth` says; `read` hears of those read whole.
     fn packs(
         &mut self,
@@ -250,8 +265,9 @@ impl Check<'_> {
                     }
                 }
                 Err(lost) => {
-                    if let ReadError::Store(error) = *lost.error {
-                        return Err(error.into());
+                    match *lost.error {
+                        ReadError::Store(error) if !is_loss(&error) => return Err(error.into()),
+                        _ => {}
                     }
                     let from = TreePath::from_key(&lost.first_key).unwrap_or_default();
                     self.report
@@ -277,7 +293,7 @@ impl Check<'_> {
         }
         match reader.chunk_list(content) {
             Ok(list) => Ok(list.iter().all(|chunk| is_good(&chunk.id))),
-            Err(ReadError::Store(error)) => Err(error.into()),
+            Err(ReadError::Store(error)) if !is_loss(&error) => Err(error.into()),
             Err(_) => Ok(false),
         }
     }

@@ -136,6 +136,12 @@ pub enum RepositoryError {
     Cancelled,
 }
 
+/// True when an object is not there or not of the length that it has to have: then it is the
+/// object that is damaged, and not the place that cannot be read.
+pub(crate) const fn is_loss(error: &StoreError) -> bool {
+    matches!(error.fault, StoreFault::NotFound | StoreFault::Malformed)
+}
+
 impl RepositoryError {
     /// Says what a caller should do about it.
     #[must_use]

@@ -25,7 +25,7 @@ use repack::Moved;
 pub use repack::Repack;
 
 /// The longest object of condemned packs.
-const CONDEMNED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+pub(crate) const CONDEMNED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The most packs that one object names; the rest is condemned by the next run.
 const CONDEMNED_COUNT_MAX: usize = 50_000;
 

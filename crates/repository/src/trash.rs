@@ -14,7 +14,7 @@ use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, id_of};
 /// The longest reason of a pin.
 const REASON_BYTES_MAX: usize = 1000;
 /// The longest object of a pin.
-const PIN_BYTES_MAX: u64 = 16 * 1024;
+pub(crate) const PIN_BYTES_MAX: u64 = 16 * 1024;
 
 /// A snapshot that was let go and can be had back.
 #[derive(Debug, Clone, PartialEq, Eq)]

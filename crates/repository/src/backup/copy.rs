@@ -14,7 +14,7 @@ use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
 use crate::checkpoint::Checkpoint;
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
-use crate::error::{RepositoryError, chain};
+use crate::error::{RepositoryError, chain, is_loss};
 use crate::index::{Index, PackInfo, Prefix, Record, SegmentInfo, prefix_of, records_of};
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer};
@@ -34,6 +34,8 @@ pub(super) struct Copy {
     /// index until they are stored again: their pack may be healed from another place.
     noted: HashSet<Prefix>,
     has_bad: AtomicBool,
+    /// Packs that have another length than they should. What is whole in them stays readable.
+    pub(super) cut: BTreeSet<ObjectHash>,
     is_dead: AtomicBool,
     error: Mutex<Option<RepositoryError>>,
     stored_bytes: AtomicU64,
@@ -214,7 +216,8 @@ impl Copy {
         self.index = self.domain.load_index()?;
         let stored = list_packs(&self.domain)?;
         let condemned = crate::prune::condemned_packs(&self.domain)?;
-        let lost = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)) != Some(&pack.size);
+        let size = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)).copied();
+        let lost = |pack: &PackInfo| size(pack).is_none();
         let is_damaged = self.index.damaged.is_some();
         let must_rewrite = is_damaged || self.index.packs().iter().any(lost);
         let mut adopted = Index::new(self.domain.scratch().cloned());
@@ -240,7 +243,44 @@ impl Copy {
             self.index.sort()?;
             self.index.segments.append(&mut segments);
         }
+        let is_cut = |pack: &&PackInfo| size(pack).is_some_and(|size| size != pack.size);
+        let cut = self.index.packs().iter().filter(is_cut);
+        self.cut = cut.map(|pack| pack.hash).collect();
+        self.mark_cut()?;
         self.look_at_damage()
+    }
+
+    /// What is in packs of the wrong length is stored again as far as this run needs it.
+    fn mark_cut(&self) -> Result<(), RepositoryError> {
+        if self.cut.is_empty() {
+            return Ok(());
+        }
+        let mut bad = self.bad_chunks();
+        self.index.each_record(&mut |_, record| {
+            let pack = self.index.pack(record.pack);
+            if pack.is_some_and(|pack| self.cut.contains(&pack.hash)) {
+                bad.insert(record.prefix);
+            }
+            Ok(())
+        })?;
+        drop(bad);
+        self.has_bad.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes packs of the wrong length out of an index that finds nothing in them any more.
+    pub(super) fn drop_cut(&self, index: &mut Index) -> Result<(), RepositoryError> {
+        if self.cut.is_empty() {
+            return Ok(());
+        }
+        let mut needed = BTreeSet::new();
+        index.each_record(&mut |_, record| {
+            needed.extend(index.pack(record.pack).map(|pack| pack.hash));
+            Ok(())
+        })?;
+        let is_over =
+            |pack: &PackInfo| self.cut.contains(&pack.hash) && !needed.contains(&pack.hash);
+        index.remove_packs(&is_over, &mut |_, _| {})
     }
 }
 
@@ -268,6 +308,7 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
             bad: Mutex::default(),
             noted: HashSet::new(),
             has_bad: AtomicBool::new(false),
+            cut: BTreeSet::new(),
             is_dead: AtomicBool::new(false),
             error: Mutex::new(None),
             stored_bytes: AtomicU64::new(0),
@@ -347,9 +388,13 @@ pub(crate) fn read_trailer(
     let name = domain.name(kind, hash);
     let mut length = TAIL_BYTES_FIRST;
     for _ in 0..2 {
-        let end = domain
+        let end = match domain
             .store()
-            .get_range(&name, ByteRange::Suffix { length })?;
+            .get_range(&name, ByteRange::Suffix { length })
+        {
+            Err(error) if is_loss(&error) => return Ok(None),
+            end => end?,
+        };
         match open_tail(domain.keyring(), kind, &end) {
             Ok(Tail::Longer(needed)) if needed > length => length = needed,
             Ok(Tail::Trailer { cipher, trailer }) => {

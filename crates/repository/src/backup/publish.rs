@@ -98,14 +98,15 @@ impl Publication<'_> {
             if takes_all {
                 let own: Vec<_> = indexed.segments.iter().map(|own| own.hash).collect();
                 copy.domain.read_segments(&own, &mut merged)?;
-                let bad = copy.bad_chunks();
-                merged.add_from(old, &|record| !bad.contains(&record.prefix))?;
+                // What is bad and was not stored again stays: the next reader may have more luck.
+                merged.add_from(old, &|_| true)?;
                 replaced = all().map(|segment| segment.hash).collect();
             } else {
                 replaced = small().map(|segment| segment.hash).collect();
                 copy.domain.read_segments(&replaced, &mut merged)?;
             }
             merged.sort()?;
+            copy.drop_cut(&mut merged)?;
             index = merged;
         }
         let mut written: Vec<_> = indexed.packs;

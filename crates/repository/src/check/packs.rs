@@ -12,7 +12,7 @@ use super::{CheckDepth, DepthOf};
 use crate::backup::{list_packs, read_pack};
 use crate::container::{Tail, open_tail};
 use crate::domain::{Domain, NameMismatch};
-use crate::error::RepositoryError;
+use crate::error::{RepositoryError, chain, is_loss};
 use crate::index::{Index, PackInfo, Prefix, Record, prefix_of};
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer, decompress};
@@ -166,7 +166,11 @@ fn look_at(
             }
             Ok(all_lost("its trailer is damaged".to_owned()))
         }
-        (Some(_), CheckDepth::Data) => data(domain, pack, own),
+        (Some(_), CheckDepth::Data) => match data(domain, pack, own) {
+            // Gone or cut since it was listed.
+            Err(RepositoryError::Store(error)) if is_loss(&error) => Ok(all_lost(chain(&error))),
+            found => found,
+        },
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(unreachable_pub, reason = "shared by several test binaries")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+pub mod dice;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
