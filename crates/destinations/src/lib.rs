@@ -8,6 +8,6 @@ mod retry;
 mod s3;
 mod scratch;
 
-pub use local::LocalStore;
+pub use local::{FileCall, Gate, LocalStore};
 pub use s3::{S3Options, S3Store};
 pub use scratch::LocalScratch;

@@ -8,17 +8,52 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use edge::{ByteRange, ObjectInfo, ObjectName, ObjectStore, StoreError, StoreFault};
 
 /// Temporary files begin with this; it cannot begin an object name's last component by our naming,
 /// and a listing leaves such files out.
 const TEMPORARY: &str = ".tmp-";
+/// Nothing is written for so long: a temporary file that is older was left behind by a cut.
+const TEMPORARY_SECS_MAX: u64 = 24 * 60 * 60;
 
 /// Objects in a directory.
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
+    gate: Option<Arc<dyn Gate>>,
+}
+
+/// A file-system call that a local store is about to make.
+#[derive(Debug, Clone, Copy)]
+pub enum FileCall<'a> {
+    /// Making a directory.
+    MakeDirectory(&'a Path),
+    /// Creating a file.
+    Create(&'a Path),
+    /// Writing all bytes of a file that was created.
+    Write(&'a Path, &'a [u8]),
+    /// Making the bytes of a file durable.
+    Sync(&'a Path),
+    /// Giving a file its final name.
+    Rename(&'a Path, &'a Path),
+    /// Making names in a directory durable.
+    SyncDirectory(&'a Path),
+    /// Deleting a file.
+    Remove(&'a Path),
+    /// Looking at a file or directory, or reading it.
+    Look(&'a Path),
+}
+
+/// Stands before each file-system call of a local store, so that a test can end the world there.
+pub trait Gate: std::fmt::Debug + Send + Sync {
+    /// Lets a call through.
+    ///
+    /// # Errors
+    ///
+    /// What the call is to fail with instead.
+    fn pass(&self, call: FileCall<'_>) -> io::Result<()>;
 }
 
 impl LocalStore {
@@ -32,6 +67,7 @@ impl LocalStore {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self {
             root: root.to_owned(),
+            gate: None,
         };
         match fs::metadata(root) {
             Ok(found) if found.is_dir() => Ok(store),
@@ -42,6 +78,19 @@ impl LocalStore {
             )),
             Err(error) => Err(store.error("opening", "the directory", &error)),
         }
+    }
+
+    /// Puts a gate before each file-system call.
+    #[must_use]
+    pub fn with_gate(self, gate: Arc<dyn Gate>) -> Self {
+        Self {
+            gate: Some(gate),
+            ..self
+        }
+    }
+
+    fn pass(&self, call: FileCall<'_>) -> io::Result<()> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.pass(call))
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
@@ -73,12 +122,48 @@ impl LocalStore {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
         let temporary = directory.join(format!("{TEMPORARY}{:016x}", u64::from_ne_bytes(random)));
-        let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        let written = self.write_new(&temporary, bytes).and_then(|()| {
+            self.pass(FileCall::Rename(&temporary, path))?;
+            fs::rename(&temporary, path)
+        });
         if written.is_err() {
-            // The cause is reported; a temporary file that stays behind is swept by `list`'s rule.
-            fs::remove_file(&temporary).unwrap_or_default();
+            // The cause is reported; a temporary file that stays behind is swept by a later listing.
+            self.remove(&temporary).unwrap_or_default();
         }
-        written.and_then(|()| sync_directory(directory))
+        written.and_then(|()| self.sync_directory(directory))
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.pass(FileCall::Create(path))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        self.pass(FileCall::Write(path, bytes))?;
+        file.write_all(bytes)?;
+        self.pass(FileCall::Sync(path))?;
+        file.sync_data()
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.pass(FileCall::SyncDirectory(path))?;
+        File::open(path)?.sync_all()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.pass(FileCall::Remove(path))?;
+        fs::remove_file(path)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<fs::Metadata> {
+        self.pass(FileCall::Look(path))?;
+        fs::metadata(path)
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<File> {
+        self.pass(FileCall::Look(path))?;
+        File::open(path)
     }
 
     /// Makes the directories below the root, each made durable in its parent.
@@ -88,10 +173,20 @@ impl LocalStore {
         }
         let parent = directory.parent().unwrap_or(&self.root);
         self.make_directories(parent)?;
+        self.pass(FileCall::MakeDirectory(directory))?;
         match DirBuilder::new().mode(0o700).create(directory) {
-            Ok(()) => sync_directory(parent),
+            Ok(()) => self.sync_directory(parent),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a temporary file that nobody writes any more. Whoever may only read leaves it.
+    fn sweep(&self, entry: &fs::DirEntry) {
+        let modified = entry.metadata().and_then(|found| found.modified()).ok();
+        let age = modified.and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age.as_secs() > TEMPORARY_SECS_MAX) {
+            self.remove(&entry.path()).unwrap_or_default();
         }
     }
 
@@ -101,6 +196,7 @@ impl LocalStore {
         name: &str,
         each: &mut dyn FnMut(ObjectInfo),
     ) -> io::Result<()> {
+        self.pass(FileCall::Look(directory))?;
         let entries = match fs::read_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
@@ -118,8 +214,9 @@ impl LocalStore {
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 self.walk(&entry.path(), &below, each)?;
+            } else if kind.is_file() && part.starts_with(TEMPORARY) {
+                self.sweep(&entry);
             } else if kind.is_file()
-                && !part.starts_with(TEMPORARY)
                 && let Ok(name) = ObjectName::new(below)
             {
                 match entry.metadata() {
@@ -143,14 +240,14 @@ impl ObjectStore for LocalStore {
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
         // A disk that went away leaves an empty mount point or none: never make the root.
-        fs::metadata(&self.root)
+        self.look(&self.root)
             .and_then(|_| self.write(&self.path(name), bytes))
             .map_err(|error| self.error("writing", name.as_str(), &error))
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
         let read = || {
-            let file = File::open(self.path(name))?;
+            let file = self.open_file(&self.path(name))?;
             let size = file.metadata()?.len();
             if size > bytes_max {
                 let text = format!("{size} bytes, expected at most {bytes_max}");
@@ -163,7 +260,7 @@ impl ObjectStore for LocalStore {
 
     fn get_range(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>, StoreError> {
         let read = || {
-            let mut file = File::open(self.path(name))?;
+            let mut file = self.open_file(&self.path(name))?;
             let size = file.metadata()?.len();
             let (offset, length) = match range {
                 ByteRange::At { offset, length } => (offset, length),
@@ -180,7 +277,7 @@ impl ObjectStore for LocalStore {
     }
 
     fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
-        match fs::metadata(self.path(name)) {
+        match self.look(&self.path(name)) {
             Ok(found) => Ok(Some(found.len())),
             // An absent object is an answer only while the root itself is there.
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(None),
@@ -191,34 +288,20 @@ impl ObjectStore for LocalStore {
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
         let below = prefix.trim_end_matches('/');
         let shown = if below.is_empty() { "objects" } else { below };
-        fs::metadata(&self.root)
+        self.look(&self.root)
             .and_then(|_| self.walk(&self.root.join(below), below, each))
             .map_err(|error| self.error("listing", shown, &error))
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name);
-        match fs::remove_file(&path) {
+        match self.remove(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => Ok(()),
             removed => removed
-                .and_then(|()| sync_directory(path.parent().unwrap_or(&self.root)))
+                .and_then(|()| self.sync_directory(path.parent().unwrap_or(&self.root)))
                 .map_err(|error| self.error("deleting", name.as_str(), &error)),
         }
     }
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn read_exactly(file: File, length: u64) -> io::Result<Vec<u8>> {
@@ -260,15 +343,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_is_not_listed() {
+    fn what_a_crash_left_half_is_not_listed_and_goes_after_a_day() {
         let directory = tempfile::tempdir().unwrap();
         let store = LocalStore::open(directory.path()).unwrap();
         store.put(&name("d/a"), b"whole").unwrap();
-        fs::write(directory.path().join("d/.tmp-00"), b"half").unwrap();
+        let (old, young) = ("d/.tmp-00", "d/.tmp-01");
+        for left in [old, young] {
+            fs::write(directory.path().join(left), b"half").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(90_000);
+        let file = File::options().write(true).open(directory.path().join(old));
+        file.unwrap().set_modified(long_ago).unwrap();
         let mut names = Vec::new();
         store
             .list("d/", &mut |found| names.push(found.name.to_string()))
             .unwrap();
         assert_eq!(names, ["d/a"]);
+        assert!(!directory.path().join(old).exists());
+        assert!(directory.path().join(young).exists(), "it may be under way");
     }
 }
