@@ -36,6 +36,8 @@ mod throttle;
 mod trash;
 mod tree;
 mod tuning;
+#[cfg(test)]
+mod vectors;
 mod view;
 mod wire;
 

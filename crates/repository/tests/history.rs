@@ -1,17 +1,22 @@
 //! Random histories: whatever is backed up, forgotten and pruned, every snapshot that is left
 //! restores byte for byte.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(clippy::indexing_slicing, reason = "a test ends at the first surprise")]
+
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use common::dice::Plan;
 use common::{GRACE_SECS, World, noise, path, prune, prune_with};
 use edge::{ObjectName, ObjectStore, Silent};
 use model::SnapshotId;
 use proptest::prelude::*;
-use repository::{CheckDepth, Keep, PruneReport, Repack};
-use testkit::{MemoryStore, TreeSource};
+use proptest::test_runner::RngSeed;
+use repository::{CheckDepth, Domain, Keep, Pin, PruneReport, Repack};
+use testkit::{Fault, FaultyStore, MemoryStore, TreeSource};
 
 #[test]
 fn forgotten_content_is_deleted_after_the_grace_and_no_sooner() {
@@ -109,6 +114,11 @@ enum Step {
     Forget { nth: u8 },
     Undelete { nth: u8 },
     Prune { repack: Option<u8>, at_once: bool },
+    Pin { nth: u8 },
+    Retain { last: u8 },
+    CutRun { at: u8 },
+    CutPrune { at: u8 },
+    Verify,
     Wait,
 }
 
@@ -122,72 +132,223 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(|nth| Step::Undelete { nth }),
         2 => (proptest::option::of(0_u8..60), any::<bool>())
             .prop_map(|(repack, at_once)| Step::Prune { repack, at_once }),
+        1 => any::<u8>().prop_map(|nth| Step::Pin { nth }),
+        1 => (1_u8..4).prop_map(|last| Step::Retain { last }),
+        1 => (0_u8..40).prop_map(|at| Step::CutRun { at }),
+        1 => (0_u8..60).prop_map(|at| Step::CutPrune { at }),
+        1 => Just(Step::Verify),
         1 => Just(Step::Wait),
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+/// A repository, and plain copies of what it must hold.
+struct Model {
+    world: World,
+    store: Arc<MemoryStore>,
+    source: TreeSource,
+    left: BTreeMap<SnapshotId, TreeSource>,
+    /// In the order in which they were made.
+    order: Vec<SnapshotId>,
+    trash: Vec<(SnapshotId, TreeSource)>,
+    pinned: BTreeSet<SnapshotId>,
+}
 
+impl Model {
+    fn new() -> Self {
+        let mut model = Self {
+            world: World::new(),
+            store: Arc::new(MemoryStore::default()),
+            source: TreeSource::default(),
+            left: BTreeMap::new(),
+            order: Vec::new(),
+            trash: Vec::new(),
+            pinned: BTreeSet::new(),
+        };
+        model.run();
+        model
+    }
+
+    fn run(&mut self) {
+        let id = self.world.run_well(&self.store, &self.source);
+        self.left.insert(id, self.source.clone());
+        self.order.push(id);
+    }
+
+    fn domain(&self) -> Domain {
+        self.world.view(&self.store).domain().clone()
+    }
+
+    fn now(&self) -> model::Instant {
+        edge::Clock::now(&self.world.clock)
+    }
+
+    fn nth(&self, nth: u8) -> Option<SnapshotId> {
+        let at = usize::from(nth) % self.left.len().max(1);
+        self.left.keys().nth(at).copied()
+    }
+
+    fn cut_at(&self, at: u8) -> Arc<dyn ObjectStore> {
+        let fault = Fault::CutAt { at: at.into() };
+        Arc::new(FaultyStore::new(self.store.clone(), fault))
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Write {
+                file,
+                seed,
+                kilobytes,
+            } => {
+                let name = format!("dir{}/file{file}", file % 3);
+                let bytes = noise(seed.into(), usize::from(kilobytes) * 1000);
+                self.source.add_file(&name, bytes);
+            }
+            Step::Remove { file } => {
+                self.source
+                    .remove(&path(&format!("dir{}/file{file}", file % 3)));
+            }
+            Step::Run => self.run(),
+            Step::Forget { nth } => {
+                if let Some(id) = self.nth(nth) {
+                    self.domain().discard(&[id], self.now()).unwrap();
+                    let source = self.left.remove(&id).unwrap();
+                    self.trash.push((id, source));
+                }
+            }
+            Step::Undelete { nth } => self.undelete(nth),
+            Step::Prune { repack, at_once } => self.prune(repack, at_once),
+            Step::Pin { nth } => {
+                if let Some(snapshot) = self.nth(nth) {
+                    let (at, reason) = (self.now(), String::new());
+                    let pin = Pin {
+                        snapshot,
+                        at,
+                        reason,
+                        until: None,
+                    };
+                    self.domain().pin(pin, &self.world.entropy).unwrap();
+                    self.pinned.insert(snapshot);
+                }
+            }
+            Step::Retain { last } => self.retain(last),
+            Step::CutRun { at } => {
+                let place = self.cut_at(at);
+                self.world.run(&[&place], &self.source, &Silent);
+                // Cut after it was stored and before it was read back, a snapshot is there all the same.
+                let list = self.domain().snapshots().unwrap().snapshots;
+                let ids = list.iter().map(|snapshot| snapshot.id);
+                let new: Vec<_> = ids.filter(|id| !self.left.contains_key(id)).collect();
+                assert!(new.len() <= 1, "{new:?}");
+                for id in new {
+                    self.left.insert(id, self.source.clone());
+                    self.order.push(id);
+                }
+            }
+            Step::CutPrune { at } => {
+                let place = self.cut_at(at);
+                drop(prune_with(&self.world, &place, 0, Some(Repack::default())));
+                self.forget_lost_trash();
+            }
+            Step::Verify => self.verify(),
+            Step::Wait => self.world.clock.advance_secs(i64::from(GRACE_SECS)),
+        }
+    }
+
+    fn undelete(&mut self, nth: u8) {
+        let domain = self.domain();
+        assert_eq!(domain.trash().unwrap().len(), self.trash.len());
+        if !self.trash.is_empty() {
+            let at = usize::from(nth) % self.trash.len();
+            let (id, source) = self.trash.remove(at);
+            domain.undelete(id).unwrap();
+            self.left.insert(id, source);
+        }
+    }
+
+    fn prune(&mut self, repack: Option<u8>, at_once: bool) {
+        let place: Arc<dyn ObjectStore> = self.store.clone();
+        let grace_secs = if at_once { 0 } else { GRACE_SECS };
+        let repack = repack.map(|waste_percent| Repack {
+            waste_percent,
+            bytes_max: 500_000,
+            ..Repack::default()
+        });
+        prune_with(&self.world, &place, grace_secs, repack).unwrap();
+        // It keeps nothing in the trash.
+        self.trash.clear();
+    }
+
+    /// The rules keep the newest and what is pinned.
+    fn retain(&mut self, last: u8) {
+        let keep = Keep {
+            last: last.into(),
+            ..Keep::default()
+        };
+        let gone = self.domain().apply_retention(&keep, self.now()).unwrap();
+        let here: Vec<_> = self
+            .order
+            .iter()
+            .filter(|id| self.left.contains_key(id))
+            .collect();
+        let over = here.len().saturating_sub(last.into());
+        let expected: BTreeSet<_> = here[..over]
+            .iter()
+            .map(|id| **id)
+            .filter(|id| !self.pinned.contains(id))
+            .collect();
+        assert_eq!(gone.into_iter().collect::<BTreeSet<_>>(), expected);
+        for id in expected {
+            let source = self.left.remove(&id).unwrap();
+            self.trash.push((id, source));
+        }
+    }
+
+    /// A prune that was cut may have emptied the trash before, or a part of it.
+    fn forget_lost_trash(&mut self) {
+        let there: BTreeSet<_> = self
+            .domain()
+            .trash()
+            .unwrap()
+            .iter()
+            .map(|t| t.snapshot.id)
+            .collect();
+        self.trash.retain(|(id, _)| there.contains(id));
+    }
+
+    fn verify(&self) {
+        let report = self
+            .world
+            .view(&self.store)
+            .check(CheckDepth::Data, &Silent)
+            .unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!(report.snapshots, self.left.len() as u64);
+        for (id, source) in &self.left {
+            self.world.assert_restores(&self.store, *id, source);
+        }
+    }
+}
+
+fn config() -> ProptestConfig {
+    let plan = Plan::from_environment("BACKSTAY_HISTORIES", 24);
+    ProptestConfig {
+        cases: u32::try_from(plan.count).unwrap(),
+        rng_seed: RngSeed::Fixed(plan.seed),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// `BACKSTAY_HISTORIES` says how many, `BACKSTAY_SEED` from which seed.
     #[test]
     fn every_snapshot_that_is_left_restores(steps in proptest::collection::vec(step(), 5..30)) {
-        let world = World::new();
-        let store = Arc::new(MemoryStore::default());
-        let mut source = TreeSource::default();
-        let mut left: BTreeMap<SnapshotId, TreeSource> = BTreeMap::new();
-        let mut trash: Vec<(SnapshotId, TreeSource)> = Vec::new();
-        left.insert(world.run_well(&store, &source), source.clone());
+        let mut model = Model::new();
         for step in steps {
-            match step {
-                Step::Write { file, seed, kilobytes } => {
-                    let name = format!("dir{}/file{file}", file % 3);
-                    source.add_file(&name, noise(seed.into(), usize::from(kilobytes) * 1000));
-                }
-                Step::Remove { file } => {
-                    source.remove(&path(&format!("dir{}/file{file}", file % 3)));
-                }
-                Step::Run => {
-                    left.insert(world.run_well(&store, &source), source.clone());
-                }
-                Step::Forget { nth } => {
-                    let id = left.keys().nth(usize::from(nth) % left.len().max(1)).copied();
-                    if let Some(id) = id {
-                        let source_of = left.remove(&id).unwrap();
-                        let now = edge::Clock::now(&world.clock);
-                        world.view(&store).domain().discard(&[id], now).unwrap();
-                        trash.push((id, source_of.clone()));
-                    }
-                }
-                Step::Undelete { nth } => {
-                    let domain = world.view(&store).domain().clone();
-                    let listed: Vec<_> = domain.trash().unwrap().iter().map(|t| t.snapshot.id).collect();
-                    prop_assert_eq!(listed.len(), trash.len());
-                    if !trash.is_empty() {
-                        let (id, source) = trash.remove(usize::from(nth) % trash.len());
-                        domain.undelete(id).unwrap();
-                        left.insert(id, source);
-                    }
-                }
-                Step::Prune { repack, at_once } => {
-                    let place: Arc<dyn ObjectStore> = store.clone();
-                    let grace_secs = if at_once { 0 } else { GRACE_SECS };
-                    let repack = repack.map(|waste_percent| Repack {
-                        waste_percent,
-                        bytes_max: 500_000,
-                        ..Repack::default()
-                    });
-                    prune_with(&world, &place, grace_secs, repack).unwrap();
-                    // It keeps nothing in the trash.
-                    trash.clear();
-                }
-                Step::Wait => world.clock.advance_secs(i64::from(GRACE_SECS)),
-            }
+            model.step(step);
         }
-        for (id, source) in &left {
-            world.assert_restores(&store, *id, source);
-        }
-        let report = world.view(&store).check(CheckDepth::Data, &Silent).unwrap();
-        prop_assert!(report.is_sound(), "{report:?}");
-        prop_assert_eq!(report.snapshots, left.len() as u64);
+        model.verify();
     }
 }

@@ -14,6 +14,8 @@ mod root;
 mod schedule_key;
 mod seal_key;
 mod slot;
+#[cfg(test)]
+mod vectors;
 
 pub use keyring::{Keyring, KeyringError};
 pub use naming::{ChunkId, ChunkKind, ChunkNamer, TreeHasher};

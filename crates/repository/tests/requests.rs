@@ -1,0 +1,268 @@
+//! What each operation asks of its store: a change that asks for more is a change that costs, over a
+//! line to a bucket, a round trip each.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(clippy::print_stdout, reason = "it tells what was asked")]
+
+mod common;
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use common::{World, noise, path, prune_with, snapshot_of};
+use edge::{ObjectStore, Silent, TreePath};
+use repository::{CheckDepth, Domain, View};
+use testkit::{CollectingTarget, MemoryStore, RecordingStore, Requests, TreeSource};
+
+/// Enough for three levels of pages and several blocks of the index.
+const FILES: u64 = 12_000;
+const DIRECTORIES: u64 = 40;
+
+/// The most of each request, in the order of the fields of `Requests`.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    puts: u64,
+    gets: u64,
+    ranges: u64,
+    sizes: u64,
+    lists: u64,
+    deletes: u64,
+    read_kib: u64,
+}
+
+struct Place {
+    world: World,
+    source: TreeSource,
+    recording: Arc<RecordingStore>,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let world = World::new();
+        let recording = Arc::new(RecordingStore::new(Arc::new(MemoryStore::default())));
+        let store: Arc<dyn ObjectStore> = recording.clone();
+        let mut source = TreeSource::default();
+        for number in 0..FILES {
+            source.add_file(&name(number), noise(number, 300));
+        }
+        snapshot_of(&world.run(&[&store], &source, &Silent), 0);
+        recording.take_requests();
+        Self {
+            world,
+            source,
+            recording,
+            store,
+        }
+    }
+
+    fn domain(&self) -> Domain {
+        Domain::open(self.store.clone(), &self.world.key).unwrap()
+    }
+
+    fn view(&self) -> View {
+        let view = View::open(self.domain()).unwrap();
+        self.recording.take_requests();
+        view
+    }
+
+    fn newest(&self) -> repository::Snapshot {
+        let list = self.domain().snapshots().unwrap().snapshots;
+        self.recording.take_requests();
+        list.into_iter().next_back().unwrap()
+    }
+
+    fn assert_few(&self, operation: &str, most: Most) {
+        let asked = self.recording.take_requests();
+        println!("{operation}: {asked:?}");
+        let pairs = [
+            (asked.puts, most.puts),
+            (asked.gets, most.gets),
+            (asked.ranges, most.ranges),
+            (asked.sizes, most.sizes),
+            (asked.lists, most.lists),
+            (asked.deletes, most.deletes),
+            (asked.bytes_read / 1024, most.read_kib),
+        ];
+        let is_few = pairs.iter().all(|(asked, most)| asked <= most);
+        assert!(is_few, "{operation}: {asked:?}, but at most {most:?}");
+        assert_ne!(asked, Requests::default(), "{operation}");
+    }
+}
+
+fn name(number: u64) -> String {
+    format!(
+        "acme.1001/files/dir{:02}/file{number:05}.html",
+        number % DIRECTORIES
+    )
+}
+
+const NOTHING: Most = Most {
+    puts: 0,
+    gets: 0,
+    ranges: 0,
+    sizes: 0,
+    lists: 0,
+    deletes: 0,
+    read_kib: 0,
+};
+
+#[test]
+fn looking_and_reading_ask_little() {
+    let place = Place::new();
+    // The configuration and the slot, which is where it should be.
+    place.domain();
+    place.assert_few(
+        "open",
+        Most {
+            gets: 2,
+            sizes: 1,
+            read_kib: 2,
+            ..NOTHING
+        },
+    );
+
+    let domain = place.domain();
+    place.recording.take_requests();
+    domain.snapshots().unwrap();
+    place.assert_few(
+        "list snapshots",
+        Most {
+            gets: 1,
+            lists: 1,
+            read_kib: 4,
+            ..NOTHING
+        },
+    );
+
+    let newest = place.newest();
+    let view = place.view();
+    let inside = view.list(&newest, &path("acme.1001/files/dir07")).unwrap();
+    assert_eq!(inside.len() as u64, FILES / DIRECTORIES);
+    place.assert_few(
+        "list a directory",
+        Most {
+            ranges: 4,
+            read_kib: 512,
+            ..NOTHING
+        },
+    );
+
+    // All that a client without a cache asks for to give out one file: ten requests.
+    let view = View::open(place.domain()).unwrap();
+    let newest = view.domain().snapshots().unwrap().snapshots.pop().unwrap();
+    let one = path(&name(4_321));
+    let mut bytes = Vec::new();
+    view.stream((&newest, &one), &Silent, &mut |_, content| {
+        content.unwrap().read_to_end(&mut bytes).map(drop)
+    })
+    .unwrap();
+    assert_eq!(bytes, noise(4_321, 300));
+    let most = Most {
+        gets: 5,
+        ranges: 5,
+        sizes: 2,
+        lists: 3,
+        read_kib: 2048,
+        ..NOTHING
+    };
+    place.assert_few("dump one file, cold", most);
+}
+
+#[test]
+fn restoring_and_verifying_ask_little() {
+    let place = Place::new();
+    let newest = place.newest();
+    let view = place.view();
+    let mut target = CollectingTarget::default();
+    let report = view
+        .restore(&newest, &[TreePath::root()], &mut target, &Silent)
+        .unwrap();
+    assert_eq!(report.failed, 0);
+    // A range for each run of frames, and the pages.
+    place.assert_few(
+        "restore",
+        Most {
+            ranges: 30,
+            read_kib: 16384,
+            ..NOTHING
+        },
+    );
+
+    let view = place.view();
+    assert!(
+        view.check(CheckDepth::Structure, &Silent)
+            .unwrap()
+            .is_sound()
+    );
+    place.assert_few(
+        "verify the structure",
+        Most {
+            gets: 2,
+            ranges: 16,
+            lists: 6,
+            read_kib: 2048,
+            ..NOTHING
+        },
+    );
+}
+
+#[test]
+fn runs_ask_little_for_what_did_not_change() {
+    let mut place = Place::new();
+    snapshot_of(&place.world.run(&[&place.store], &place.source, &Silent), 0);
+    let most = Most {
+        puts: 3,
+        gets: 8,
+        ranges: 12,
+        sizes: 4,
+        lists: 8,
+        deletes: 2,
+        read_kib: 2048,
+    };
+    place.assert_few("back up, unchanged", most);
+
+    for number in 0..FILES / 100 {
+        place
+            .source
+            .add_file(&name(number * 100), noise(number + 500_000, 300));
+    }
+    snapshot_of(&place.world.run(&[&place.store], &place.source, &Silent), 0);
+    let most = Most {
+        puts: 7,
+        gets: 9,
+        ranges: 14,
+        sizes: 6,
+        lists: 8,
+        deletes: 2,
+        read_kib: 2048,
+    };
+    place.assert_few("back up, 1 % changed", most);
+
+    let first = place.domain().snapshots().unwrap().snapshots[0].id;
+    let domain = place.domain();
+    place.recording.take_requests();
+    domain.forget(&[first]).unwrap();
+    place.assert_few(
+        "forget",
+        Most {
+            lists: 2,
+            deletes: 1,
+            gets: 1,
+            read_kib: 16,
+            ..NOTHING
+        },
+    );
+
+    prune_with(&place.world, &place.store, 0, None).unwrap();
+    let most = Most {
+        puts: 4,
+        gets: 10,
+        ranges: 14,
+        sizes: 4,
+        lists: 12,
+        deletes: 4,
+        read_kib: 2048,
+    };
+    place.assert_few("prune", most);
+}
