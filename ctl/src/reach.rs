@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use edge::StoreFault;
 use model::{DestinationName, Exit, ScheduleName, Secret};
 use ops::{Domain, OpenError, RepositoryError, ScheduleKey, Snapshot, StorePlace, Unlock};
 use settings::{Credential, Destination};
@@ -305,6 +306,9 @@ pub fn repository_problem(what: &str, error: &RepositoryError) -> Problem {
             .hint("give a key that may do it; backstayctl repo key list shows what each one may"),
         RepositoryError::Version { .. } | RepositoryError::Newer { .. } => {
             problem.hint("nothing was changed; use a newer version of Backstay")
+        }
+        RepositoryError::Store(error) if error.fault == StoreFault::Full => {
+            problem.hint("make room there, or let snapshots go and prune")
         }
         RepositoryError::Damaged { object, .. } if object.as_str() == "repository" => problem.hint(
             "its content is {\"format\":\"backstay-repository\",\"version\":1}; write that to it",

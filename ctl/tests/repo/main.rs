@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod archives;
+mod disks;
 mod keys;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,258 @@
+//! `backstayctl repo` is killed at random instants while it backs up, restores, lets go and deletes,
+//! and verifies: the repository opens, is sound, and gives back every snapshot that it had.
+//!
+//! `BACKSTAY_KILLS` says how often, `BACKSTAY_SEED` from which seed.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![expect(clippy::indexing_slicing, reason = "a test ends at the first surprise")]
+
+#[path = "../../crates/repository/tests/common/dice.rs"]
+mod dice;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use destinations::LocalStore;
+use dice::{Dice, Plan};
+use edge::{Silent, TreePath};
+use model::SnapshotId;
+use repository::{CheckDepth, Domain, ScheduleKey, View};
+use support::Host;
+use testkit::CollectingTarget;
+
+/// Kills, unless told otherwise.
+const USUAL: u64 = 40;
+const FILES: usize = 24;
+/// What the rules keep; the first snapshot is pinned.
+const KEPT: usize = 3;
+
+type Contents = BTreeMap<String, Vec<u8>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    BackUp,
+    Restore,
+    Sweep,
+    Verify,
+}
+
+const PHASES: [Phase; 4] = [Phase::BackUp, Phase::Restore, Phase::Sweep, Phase::Verify];
+
+/// A repository on a disk, and what it must give back.
+struct Victim {
+    host: Host,
+    dice: Dice,
+    tree: Contents,
+    /// What each snapshot holds that was ever seen.
+    known: BTreeMap<SnapshotId, Contents>,
+    /// The snapshots that must be there, oldest first.
+    must: Vec<SnapshotId>,
+    /// How long a phase takes, as far as known.
+    lasts: BTreeMap<Phase, Duration>,
+}
+
+impl Victim {
+    fn new(plan: Plan) -> Self {
+        let host = Host::empty();
+        host.write("srv/.keep", "");
+        let mut victim = Self {
+            host,
+            dice: Dice::new(plan.seed, 0),
+            tree: Contents::new(),
+            known: BTreeMap::new(),
+            must: Vec::new(),
+            lasts: BTreeMap::new(),
+        };
+        for number in 0..FILES {
+            victim.write(number);
+        }
+        victim.finish(&["init"]);
+        for _ in 0..2 {
+            victim.whole(Phase::BackUp);
+            victim.look();
+        }
+        let first = victim.must.first().unwrap().to_string();
+        victim.finish(&["pin", &first, "--reason", "it must stay"]);
+        for phase in PHASES {
+            victim.whole(phase);
+            victim.look();
+        }
+        victim
+    }
+
+    fn write(&mut self, number: usize) {
+        let length = 2_000 + self.dice.below(60_000);
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.dice.next().to_le_bytes());
+        }
+        let path = self
+            .host
+            .path(&format!("tree/dir{}/file{number}", number % 3));
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        self.tree.insert(path, bytes);
+    }
+
+    fn command(&self, verb: &[&str]) -> Command {
+        let mut words = vec!["repo"];
+        words.extend(verb);
+        let (repo, key) = (self.host.path("srv/backup"), self.host.path("key"));
+        words.extend(["--repo", &repo, "--key-file", &key]);
+        let mut command = self.host.command(&words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn finish(&self, verb: &[&str]) {
+        let mut command = self.command(verb);
+        command.stderr(Stdio::piped());
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{verb:?}: {}",
+            self.host.shown(&output)
+        );
+    }
+
+    fn verb(&self, phase: Phase) -> Vec<String> {
+        let words: Vec<String> = match phase {
+            Phase::BackUp => vec!["backup".into(), self.host.path("tree")],
+            Phase::Restore => vec!["restore".into(), "--to".into(), self.host.path("out")],
+            Phase::Sweep => "forget --keep-last 3 --grace 0s --trash 0s --repack --repack-over 0"
+                .split(' ')
+                .map(str::to_owned)
+                .collect(),
+            Phase::Verify => vec!["verify".into()],
+        };
+        words
+    }
+
+    fn prepare(&mut self, phase: Phase) {
+        drop(fs::remove_dir_all(self.host.path("out")));
+        if phase == Phase::BackUp {
+            for _ in 0..3 {
+                let number = self.dice.below(FILES);
+                self.write(number);
+            }
+        }
+    }
+
+    fn whole(&mut self, phase: Phase) {
+        self.prepare(phase);
+        let begun = Instant::now();
+        let verb = self.verb(phase);
+        self.finish(&verb.iter().map(String::as_str).collect::<Vec<_>>());
+        self.lasts.insert(phase, begun.elapsed());
+    }
+
+    /// Kills a phase at some instant; false when it had ended before.
+    fn kill(&mut self, phase: Phase) -> bool {
+        self.prepare(phase);
+        let verb = self.verb(phase);
+        let words: Vec<&str> = verb.iter().map(String::as_str).collect();
+        let mut child = self.command(&words).spawn().unwrap();
+        let lasts = self.lasts[&phase];
+        let share = u32::try_from(self.dice.below(1000)).unwrap();
+        // Nothing is waited for: the instant itself is what is drawn.
+        std::thread::sleep(lasts * share / 1000);
+        let has_ended = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let next = if has_ended {
+            lasts * 9 / 10
+        } else {
+            lasts * 101 / 100
+        };
+        self.lasts.insert(phase, next.max(Duration::from_millis(2)));
+        !has_ended
+    }
+
+    /// Opens the repository as it was left and holds it to what it must have.
+    fn look(&mut self) {
+        let store = LocalStore::open(Path::new(&self.host.path("srv/backup"))).unwrap();
+        let key = fs::read_to_string(self.host.path("key")).unwrap();
+        let key = ScheduleKey::parse(&key).unwrap();
+        let view = View::open(Domain::open(Arc::new(store), &key).unwrap()).unwrap();
+        let report = view.check(CheckDepth::Structure, &Silent).unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        let list = view.domain().snapshots().unwrap();
+        assert!(list.unreadable.is_empty());
+        let listed: BTreeSet<_> = list.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        for id in &self.must {
+            assert!(listed.contains(id), "{id} is gone");
+        }
+        let old = self.dice.below(list.snapshots.len());
+        for (number, snapshot) in list.snapshots.iter().enumerate() {
+            let is_new = !self.known.contains_key(&snapshot.id);
+            if is_new {
+                self.known.insert(snapshot.id, self.tree.clone());
+            }
+            if is_new || number == old {
+                restore(&view, snapshot, &self.known[&snapshot.id]);
+            }
+        }
+        let mut must: Vec<_> = list.snapshots.iter().map(|snapshot| snapshot.id).collect();
+        // The rules keep the newest, a pin the first.
+        if must.len() > KEPT {
+            must.drain(1..must.len() - KEPT + 1);
+        }
+        self.must = must;
+    }
+}
+
+/// Restores a snapshot and compares it with what was backed up.
+fn restore(view: &View, snapshot: &repository::Snapshot, expected: &Contents) {
+    let mut target = CollectingTarget::default();
+    let report = view
+        .restore(snapshot, &[TreePath::root()], &mut target, &Silent)
+        .unwrap();
+    assert_eq!(report.failures, []);
+    let files: Contents = target
+        .collected()
+        .into_iter()
+        .filter(|(_, file)| file.entry.kind == edge::EntryKind::File)
+        .map(|(path, file)| (path.to_string(), file.bytes))
+        .collect();
+    assert!(files == *expected, "{} is another tree", snapshot.id);
+}
+
+#[test]
+fn a_killed_process_loses_nothing_and_needs_no_repair() {
+    let plan = Plan::from_environment("BACKSTAY_KILLS", USUAL);
+    println!("{plan:?}");
+    let mut victim = Victim::new(plan);
+    let mut killed: BTreeMap<Phase, u64> = BTreeMap::new();
+    let mut ended = 0;
+    for phase in PHASES.iter().copied().cycle() {
+        if killed.values().sum::<u64>() >= plan.count {
+            break;
+        }
+        while !victim.kill(phase) {
+            victim.look();
+            ended += 1;
+            assert!(ended < 200 + plan.count, "it always ends before");
+        }
+        *killed.entry(phase).or_default() += 1;
+        victim.look();
+    }
+    println!("{killed:?}, {ended} ended before");
+    assert_eq!(killed.len(), PHASES.len());
+    victim.whole(Phase::BackUp);
+    victim.whole(Phase::Sweep);
+    victim.look();
+    victim.whole(Phase::Verify);
+    victim.whole(Phase::Restore);
+    let out = victim.host.path("out");
+    for (path, bytes) in &victim.tree {
+        assert!(
+            fs::read(format!("{out}{path}")).unwrap() == *bytes,
+            "{path}"
+        );
+    }
+}
