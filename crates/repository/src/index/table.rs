@@ -7,11 +7,11 @@ use edge::{Scratch, ScratchFile};
 use super::filter::Filter;
 use super::record::{Prefix, RECORD_BYTES, Record};
 
-/// Records of a block of a scratch file: a page of 4 KiB.
-const BLOCK_RECORDS: usize = 128;
+/// Records of a block of a scratch file, which is read to find one: 1 KiB.
+const BLOCK_RECORDS: usize = 32;
 const BLOCK_BYTES: usize = BLOCK_RECORDS * RECORD_BYTES;
 /// Blocks that are written or read at once when records come in order.
-const BLOCKS_AT_ONCE: usize = 16;
+const BLOCKS_AT_ONCE: usize = 64;
 /// Ids are evenly spread, so two bytes divide any table into small parts.
 const FENCE_COUNT: usize = 1 << 16;
 
@@ -122,23 +122,24 @@ impl FileTable {
         let first = self.fences.partition_point(|fence| *fence < head);
         let to = self.fences.partition_point(|fence| *fence <= head);
         for block in first.saturating_sub(1)..to {
-            let records = self.block(block)?;
-            if let Ok(at) = records.binary_search_by(|record| record.prefix.cmp(prefix)) {
-                let found = records.get(at).copied();
-                return Ok(found.map(|record| (block * BLOCK_RECORDS + at, record)));
+            if let Some((at, record)) = self.find_in(block, prefix)? {
+                return Ok(Some((block * BLOCK_RECORDS + at, record)));
             }
         }
         Ok(None)
     }
 
-    fn block(&self, block: usize) -> io::Result<Vec<Record>> {
+    fn find_in(&self, block: usize, prefix: &Prefix) -> io::Result<Option<(usize, Record)>> {
         let mut bytes = [0; BLOCK_BYTES];
         let from = block * BLOCK_RECORDS;
         let length = self.len.saturating_sub(from).min(BLOCK_RECORDS) * RECORD_BYTES;
         let part = bytes.get_mut(..length).unwrap_or_default();
         self.file.read_at(from as u64 * RECORD_BYTES as u64, part)?;
-        let (rows, _) = part.as_chunks();
-        Ok(rows.iter().map(Record::from_bytes).collect())
+        // Its rows begin with the id: they compare as they are.
+        let (rows, _) = part.as_chunks::<RECORD_BYTES>();
+        let found = rows.binary_search_by(|row| row.first_chunk().cmp(&Some(prefix)));
+        let row = found.ok().and_then(|at| Some((at, rows.get(at)?)));
+        Ok(row.map(|(at, row)| (at, Record::from_bytes(row))))
     }
 }
 
