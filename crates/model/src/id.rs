@@ -112,6 +112,12 @@ hex_id!(
     "snapshot id"
 );
 hex_id!(
+    /// One writer at work on a domain, chosen at random; of all copies of a run the same.
+    SessionId,
+    16,
+    "session id"
+);
+hex_id!(
     /// One key set and deduplication space inside a repository; derived from the schedule key that
     /// began it.
     DomainId,

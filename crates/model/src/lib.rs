@@ -13,7 +13,7 @@ mod secret;
 
 pub use bytes::ByteCount;
 pub use exit::{ErrorClass, Exit};
-pub use id::{AgentId, CommandId, DomainId, IdError, RunId, SnapshotId};
+pub use id::{AgentId, CommandId, DomainId, IdError, RunId, SessionId, SnapshotId};
 pub use instant::Instant;
 pub use name::{DestinationName, NameError, ScheduleName, ServerName, escape};
 pub use run::{Copy, CopyState, Failure, RunCounts, RunRecord, RunState, Scope, Trigger};

@@ -22,6 +22,7 @@ use sealing::{ObjectKind, seal_single};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
+use crate::session::choose_id;
 use crate::snapshot::NewSnapshot;
 use crate::tuning::Tuning;
 use ahead::Ahead;
@@ -112,6 +113,8 @@ pub struct BackupReport {
     pub silent_changes: Vec<String>,
     /// One for each replica, in the order given.
     pub replicas: Vec<ReplicaReport>,
+    /// What a person should look into although nothing failed.
+    pub warnings: Vec<String>,
     /// True when the monitor stopped the run. What was stored by then is not stored again.
     pub is_cancelled: bool,
 }
@@ -124,7 +127,9 @@ pub fn back_up(
 ) -> BackupReport {
     options.monitor.event(Event::Phase(Phase::Opening));
     let started_at = options.clock.now();
-    let mut copies = copy::open_all(replicas, options);
+    let session = choose_id(options.entropy);
+    let mut copies = copy::open_all(replicas, options, session);
+    let warnings = warn_of_twins(&copies, options);
     let parent = Parent::find(&copies, options.compare_by);
     let origin = Origin {
         started_at,
@@ -152,6 +157,7 @@ pub fn back_up(
         schedule: options.schedule.to_owned(),
         host: options.host.to_owned(),
         run: options.run,
+        session: Some(session),
         started_at,
         finished_at,
         is_cut: false,
@@ -185,6 +191,7 @@ pub fn back_up(
         failures,
         silent_changes,
         replicas,
+        warnings,
         is_cancelled,
     }
 }
@@ -202,6 +209,24 @@ struct Origin {
 fn round_after(parent: Option<&Parent<'_>>, options: &BackupOptions<'_>) -> u64 {
     let before = parent.map_or(0, Parent::reread_round);
     before + u64::from(options.tuning.reread_percent > 0)
+}
+
+/// Says where another run of this schedule, of a host of this name, is at work.
+fn warn_of_twins(copies: &[Copy], options: &BackupOptions<'_>) -> Vec<String> {
+    let twins = copies.iter().filter_map(|copy| {
+        let (began, seen) = copy.twin?;
+        Some(format!(
+            "another run of {} on {} has been writing to {} since {began}, and gave its last sign at \
+             {seen}: unless that run was cut just now, two machines back up as one; a copy of a \
+             machine needs a name and keys of its own",
+            options.schedule, options.host, copy.name
+        ))
+    });
+    let warnings: Vec<_> = twins.collect();
+    for warning in &warnings {
+        options.monitor.event(Event::Note(warning));
+    }
+    warnings
 }
 
 /// Reads the source and stores what is new.

@@ -131,6 +131,17 @@ pub enum RepositoryError {
     /// A thread of the run ended early, for lack of memory.
     #[error("memory ran out while storing; what was stored is kept for the next run")]
     Exhausted,
+    /// The work was silent for so long that it was given up, and packs that it relied on may be
+    /// gone.
+    #[error(
+        "this gave no sign for so long that it was given up, and what it relied on at {place} may \
+         be deleted by now; nothing of it counts, earlier snapshots are untouched, and the next run \
+         does it again"
+    )]
+    GivenUp {
+        /// Where.
+        place: String,
+    },
     /// The monitor asked to stop.
     #[error("the work was cancelled")]
     Cancelled,
@@ -174,7 +185,8 @@ impl RepositoryError {
             | Self::NoSnapshot { .. }
             | Self::Sealing(_)
             | Self::Scratch(_)
-            | Self::Exhausted => Exit::Failed,
+            | Self::Exhausted
+            | Self::GivenUp { .. } => Exit::Failed,
         }
     }
 }

@@ -7,13 +7,13 @@
 use edge::{ObjectName, TreePath};
 use sealing::{Keyring, ObjectCipher, ObjectKind, ScheduleKey, open_single};
 
+use crate::condemned::CondemnedText;
 use crate::container::{PartsWriter, Tail, open_tail};
 use crate::content::{check_extents, decode_list, encode_list, put_content, take_content};
 use crate::domain::Config;
 use crate::index::{FrameShape, Index, PackInfo, Record, records_of};
 use crate::layout::{self, ObjectHash};
 use crate::pack::{Codec, FRAME_BYTES_MAX, decode_trailer, decompress, encode_trailer};
-use crate::prune::Condemned;
 use crate::segment::{decode_fences, decode_pack, decode_record, encode_fences, open_blocks};
 use crate::snapshot::Snapshot;
 use crate::trash::Pin;
@@ -209,7 +209,7 @@ pub fn snapshot(bytes: &[u8]) {
 /// The `repository` object, condemned packs and pins.
 pub fn small_json(bytes: &[u8]) {
     drop(serde_json::from_slice::<Config>(bytes));
-    drop(serde_json::from_slice::<Condemned>(bytes));
+    drop(serde_json::from_slice::<CondemnedText>(bytes));
     drop(serde_json::from_slice::<Pin>(bytes));
 }
 

@@ -23,7 +23,7 @@ use crate::pack::Codec;
 pub(crate) use known::KnownIds;
 pub(crate) use ranged::RangedIndex;
 pub(crate) use record::{PREFIX_BYTES, Prefix, RECORD_BYTES, Record, prefix_of, records_of};
-use sorter::Sorter;
+use sorter::{Several, Sorter};
 pub(crate) use stored::SMALL_RECORDS;
 use table::{Table, TableWriter};
 
@@ -73,17 +73,25 @@ pub(crate) trait Locate: Sync {
     fn pack(&self, ordinal: u32) -> Option<&PackInfo>;
 }
 
+/// Packs that an index names and that nobody should rely on: condemned ones, and lost ones.
+pub(crate) type Doomed = BTreeSet<ObjectHash>;
+
 /// Which chunk is where in one repository.
 #[derive(Debug)]
 pub(crate) struct Index {
     packs: Vec<PackInfo>,
     ordinals: BTreeMap<ObjectHash, u32>,
+    doomed: Doomed,
+    doomed_ordinals: BTreeSet<u32>,
+    /// Records in doomed packs, which are not found until [`Index::take_back`].
+    left_out: Vec<Record>,
     table: Table,
     /// Records that cannot be found before [`Index::sort`].
     added: Sorter,
     has_added: bool,
     in_memory_max: usize,
     scratch: Option<Arc<dyn Scratch>>,
+    of_several: Several,
     /// The first failure to read the scratch file. What was asked then was answered as if the
     /// index did not know, which is safe for who asks, but not true.
     failure: OnceLock<io::Error>,
@@ -109,15 +117,60 @@ impl Index {
         Self {
             packs: Vec::new(),
             ordinals: BTreeMap::new(),
+            doomed: Doomed::default(),
+            doomed_ordinals: BTreeSet::new(),
+            left_out: Vec::new(),
             table: Table::default(),
-            added: Sorter::new(scratch.clone(), in_memory_max),
+            added: Sorter::new(scratch.clone(), in_memory_max, Several::First),
             has_added: false,
             in_memory_max,
             scratch,
+            of_several: Several::First,
             failure: OnceLock::new(),
             segments: Vec::new(),
             damaged: None,
         }
+    }
+
+    /// Makes an empty index that keeps all places of a chunk, to be written on behalf of others.
+    pub(crate) fn of_all_places(scratch: Option<Arc<dyn Scratch>>) -> Self {
+        let mut index = Self::new(scratch);
+        index.of_several = Several::All;
+        index.added = Sorter::new(index.scratch.clone(), index.in_memory_max, Several::All);
+        index
+    }
+
+    /// Leaves out what will be added of doomed packs.
+    pub(crate) fn leaving_out(self, doomed: Doomed) -> Self {
+        Self { doomed, ..self }
+    }
+
+    /// Makes what only doomed packs hold findable, too: a last resort. Gives all these places.
+    pub(crate) fn take_back(&mut self) -> Result<Vec<Record>, RepositoryError> {
+        let mut left_out = std::mem::take(&mut self.left_out);
+        left_out.retain(|record| self.is_only_there(record));
+        for record in &left_out {
+            self.has_added = true;
+            let added = self.added.push(*record);
+            added.map_err(RepositoryError::Scratch)?;
+        }
+        self.sort()?;
+        Ok(left_out)
+    }
+
+    /// Gives the number of the record of the chunk that another record is of.
+    pub(crate) fn position_of(&self, record: &Record) -> Option<usize> {
+        let found = self.answer(self.table.find(&record.prefix));
+        found.map(|(position, _)| position)
+    }
+
+    fn is_only_there(&self, record: &Record) -> bool {
+        self.answer(self.table.find(&record.prefix)).is_none()
+    }
+
+    /// True when nobody should rely on a pack.
+    pub(crate) fn is_doomed(&self, pack: &ObjectHash) -> bool {
+        self.doomed.contains(pack)
     }
 
     /// Adds packs; gives the ordinals that they have here.
@@ -127,6 +180,9 @@ impl Index {
             let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
             let ordinal = *self.ordinals.entry(pack.hash).or_insert(next);
             if ordinal == next {
+                if self.doomed.contains(&pack.hash) {
+                    self.doomed_ordinals.insert(ordinal);
+                }
                 self.packs.push(pack);
             }
             translated.push(ordinal);
@@ -146,6 +202,10 @@ impl Index {
         let Some(pack) = known.copied() else {
             return Ok(());
         };
+        if self.doomed_ordinals.contains(&pack) {
+            self.left_out.push(Record { pack, ..record });
+            return Ok(());
+        }
         self.has_added = true;
         self.added
             .push(Record { pack, ..record })
@@ -164,7 +224,8 @@ impl Index {
             .try_for_each(|record| self.add_record(&translated, record))
     }
 
-    /// Adds all of another index but the records that are not wanted.
+    /// Adds all of another index but the records that are not wanted: also what that leaves out and
+    /// only doomed packs hold, for a snapshot may need it until it is moved.
     pub(crate) fn add_from(
         &mut self,
         other: &Self,
@@ -176,7 +237,11 @@ impl Index {
                 self.add_record(&translated, record)?;
             }
             Ok(())
-        })
+        })?;
+        let left_out = other.left_out.iter().copied();
+        left_out
+            .filter(|record| is_wanted(record) && other.is_only_there(record))
+            .try_for_each(|record| self.add_record(&translated, record))
     }
 
     /// Makes added records findable. Of several records of a chunk the one of the lowest pack stays.
@@ -184,7 +249,7 @@ impl Index {
         if !self.has_added {
             return Ok(());
         }
-        let next = Sorter::new(self.scratch.clone(), self.in_memory_max);
+        let next = Sorter::new(self.scratch.clone(), self.in_memory_max, self.of_several);
         let mut sorter = std::mem::replace(&mut self.added, next);
         self.has_added = false;
         let sorted = sorter
@@ -278,6 +343,14 @@ impl Index {
             .zip(&self.packs)
             .map(|(ordinal, pack)| (pack.hash, ordinal))
             .collect();
+        let of_packs = |ordinal: u32| *translated.get(usize::try_from(ordinal).ok()?)?;
+        self.left_out.retain_mut(|record| {
+            let ordinal = of_packs(record.pack);
+            record.pack = ordinal.unwrap_or(record.pack);
+            ordinal.is_some()
+        });
+        let doomed = self.doomed_ordinals.iter();
+        self.doomed_ordinals = doomed.filter_map(|ordinal| of_packs(*ordinal)).collect();
         let mut to = 0;
         let mut still = |from: usize, record: Record| {
             let pack = usize::try_from(record.pack).ok()?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use edge::ObjectName;
-use model::DomainId;
+use model::{DomainId, SessionId};
 use sealing::{ObjectKind, SlotName};
 
 /// The longest `repository` object.
@@ -104,13 +104,15 @@ const fn letter(kind: ObjectKind) -> Option<char> {
         ObjectKind::MetadataPack => Some('m'),
         ObjectKind::IndexSegment => Some('i'),
         ObjectKind::Snapshot => Some('s'),
-        ObjectKind::Condemned | ObjectKind::Pin => None,
+        ObjectKind::Condemned | ObjectKind::Pin | ObjectKind::Session | ObjectKind::Revoked => None,
     }
 }
 
 const fn word(kind: ObjectKind) -> &'static str {
     match kind {
         ObjectKind::Pin => "pin",
+        ObjectKind::Session => "session",
+        ObjectKind::Revoked => "revoked",
         _ => "condemned",
     }
 }
@@ -171,6 +173,19 @@ pub(crate) fn parse_trash(domain: DomainId, listed: &ObjectName) -> Option<(i64,
     parse_dated(domain, "trash", listed)
 }
 
+/// Gives the name that says that a session is waited for no more.
+pub(crate) fn revoked(domain: DomainId, session: SessionId) -> ObjectName {
+    name(format!("w/{domain}/revoked-{session}"))
+}
+
+/// Reads a listed name, or `None` when it does not say so of a session of the domain.
+pub(crate) fn parse_revoked(domain: DomainId, listed: &ObjectName) -> Option<SessionId> {
+    let rest = listed
+        .as_str()
+        .strip_prefix(&format!("w/{domain}/revoked-"))?;
+    rest.parse().ok()
+}
+
 #[expect(
     clippy::expect_used,
     reason = "all parts are lower-case letters, digits and dashes"
@@ -194,6 +209,7 @@ mod tests {
             ObjectKind::Snapshot,
             ObjectKind::Condemned,
             ObjectKind::Pin,
+            ObjectKind::Session,
         ] {
             let name = object(domain, kind, &hash);
             assert!(name.as_str().starts_with(&prefix(domain, kind)));
@@ -213,6 +229,10 @@ mod tests {
         assert_eq!(parse_damaged(domain, &note), Some(hash));
         assert_eq!(parse_damaged(domain, &cut), None);
         assert_eq!(parse_trash(DomainId::from_bytes([1; 16]), &thrown), None);
+        let session = SessionId::from_bytes([7; 16]);
+        let gone = revoked(domain, session);
+        assert_eq!(parse_revoked(domain, &gone), Some(session));
+        assert_eq!(parse_revoked(DomainId::from_bytes([1; 16]), &gone), None);
         let astray = ObjectName::new(format!("d/{domain}/p/00/{hash}")).unwrap();
         assert_eq!(parse(domain, ObjectKind::DataPack, &astray), None);
     }

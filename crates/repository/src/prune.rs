@@ -1,33 +1,30 @@
 //! Deleting packs that no snapshot needs any more, in two phases, and moving what is needed out of
 //! packs that are mostly not (`docs/format.md`, "Deletion").
 //!
-//! The caller makes sure that no run of the domain writes meanwhile. Readers may.
+//! Readers and other writers may be at work meanwhile: what a session of theirs may rely on is not
+//! deleted, and while one is at work nothing more is condemned.
 
 mod mark;
 mod repack;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use edge::{Clock, Entropy, Event, Monitor, Phase, StoreFault};
-use model::{ByteCount, Instant, SnapshotId};
-use sealing::{ObjectKind, Right, open_single, seal_single};
-use serde::{Deserialize, Serialize};
+use edge::{Clock, Entropy, Event, Monitor, Phase};
+use model::{ByteCount, SnapshotId};
+use sealing::{ObjectKind, Right};
 
 use crate::backup::list_packs;
+use crate::condemned::{CONDEMNED_COUNT_MAX, Condemned, PackName};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
-use crate::index::Index;
+use crate::index::{Index, PackInfo, Record};
 use crate::layout::ObjectHash;
+use crate::session::{About, Beside, Session, Task, choose_id};
 use crate::snapshot::Snapshot;
-pub(crate) use mark::Marker;
-use mark::Usage;
+use mark::{Bits, Usage};
+pub(crate) use mark::{Marker, holds_all};
 use repack::Moved;
 pub use repack::Repack;
-
-/// The longest object of condemned packs.
-pub(crate) const CONDEMNED_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// The most packs that one object names; the rest is condemned by the next run.
-const CONDEMNED_COUNT_MAX: usize = 50_000;
 
 /// What pruning needs from outside.
 #[derive(Clone, Copy)]
@@ -84,10 +81,21 @@ pub struct Freed {
     pub partly_bytes: ByteCount,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Condemned {
-    at: Instant,
-    packs: Vec<String>,
+/// Places of chunks that only condemned packs hold, and these packs.
+type LastResort = Vec<(Record, ObjectHash)>;
+
+/// One run of pruning, from its session on.
+struct Pruning<'a> {
+    domain: &'a Domain,
+    options: &'a PruneOptions<'a>,
+    session: Session,
+    /// Who else is at work.
+    beside: Beside,
+    /// All packs with their sizes, listed before the session began: what is new since is not here.
+    stored: BTreeMap<PackName, u64>,
+    /// The snapshots, there and in the trash, whose needs are known.
+    marked: BTreeSet<ObjectHash>,
+    report: PruneReport,
 }
 
 impl Domain {
@@ -101,49 +109,30 @@ impl Domain {
     pub fn prune(&self, options: &PruneOptions<'_>) -> Result<PruneReport, RepositoryError> {
         self.require(Right::Delete)?;
         options.monitor.event(Event::Phase(Phase::Pruning));
-        let mut index = self.load_index()?;
-        if let Some(damage) = index.damaged {
-            return Err(damage);
-        }
-        let mut report = PruneReport::default();
-        // First of all every snapshot must be whole: then what no index names is not needed.
-        let mut marker = Marker::new(self, &index);
-        let now = options.clock.now();
-        let in_trash = self.young_trash(options.trash_secs, now)?;
-        for snapshot in self.needing()?.iter().chain(&in_trash) {
-            marker.snapshot(snapshot, options.monitor)?;
-        }
-        self.mark_checkpoints(&mut marker, now, options.monitor)?;
-        let mut bits = marker.into_bits();
-        report.expired_snapshots = self.empty_trash(options.trash_secs, now)?;
-        self.delete_condemned(&index, options, &mut report)?;
-        let usage = Usage::of(&index, &bits)?;
-        let dead: Vec<_> = (0_usize..)
-            .zip(index.packs())
-            .filter(|(ordinal, _)| usage.chunks(*ordinal) == 0)
-            .map(|(_, pack)| (pack.hash, pack.kind))
-            .take(CONDEMNED_COUNT_MAX)
-            .collect();
-        drop(usage);
-        if !dead.is_empty() {
-            self.condemn(&dead, options)?;
-            index.remove_packs(&Index::among(&dead), &mut |from, to| bits.follow(from, to))?;
-            self.replace_segments(&mut index, options)?;
-            report.condemned_packs += dead.len() as u64;
-            self.delete_at_once(&index, options, &mut report)?;
-        }
-        let usage = Usage::of(&index, &bits)?;
-        let waste = (0..index.packs().len()).map(|ordinal| usage.waste(ordinal));
-        report.waste_bytes = ByteCount::new(waste.sum());
-        if let Some(limits) = options.repack {
-            let moved = repack::repack(self, &index, (&bits, &usage), options, limits);
-            drop((usage, bits));
-            self.publish_moved(&mut index, moved, options, &mut report)?;
-        }
-        if options.strays {
-            self.condemn_strays(&index, options, &mut report)?;
-        }
-        Ok(report)
+        let stored = list_packs(self)?;
+        let session = Session::begin(
+            self,
+            &About {
+                id: choose_id(options.entropy),
+                task: Task::Prune,
+                schedule: "",
+                host: "",
+                clock: options.clock,
+                entropy: options.entropy,
+            },
+        )?;
+        let beside = session.sort_out(options.clock.now(), options.entropy)?;
+        let mut pruning = Pruning {
+            domain: self,
+            options,
+            session,
+            beside,
+            stored,
+            marked: BTreeSet::new(),
+            report: PruneReport::default(),
+        };
+        pruning.run()?;
+        Ok(pruning.report)
     }
 
     /// Says what pruning could delete if these snapshots were gone for good, and could not before.
@@ -157,7 +146,8 @@ impl Domain {
         gone: &[SnapshotId],
         monitor: &dyn Monitor,
     ) -> Result<Freed, RepositoryError> {
-        let index = self.load_index()?;
+        let mut index = self.load_index_without(&self.condemned_packs()?)?;
+        index.take_back()?;
         if let Some(damage) = index.damaged {
             return Err(damage);
         }
@@ -197,193 +187,324 @@ impl Domain {
             None => Ok(list.snapshots),
         }
     }
+}
 
-    /// New packs come first, then the old ones are condemned, then the index changes: a cut
-    /// between leaves old packs that are needed, or new ones that no index names.
-    fn publish_moved(
-        &self,
-        index: &mut Index,
-        moved: Moved,
-        options: &PruneOptions<'_>,
-        report: &mut PruneReport,
-    ) -> Result<(), RepositoryError> {
-        report.unreadable_packs = moved.unreadable;
-        report.is_cut_short = moved.is_cut_short;
-        let moved_bytes = ByteCount::new(moved.bytes());
-        let error = moved.error.map_or(Ok(()), Err);
-        if moved.emptied.is_empty() {
-            // They hold nothing but second copies.
-            for pack in &moved.packs {
-                self.store().delete(&self.name(pack.kind, &pack.hash))?;
+impl Pruning<'_> {
+    fn run(&mut self) -> Result<(), RepositoryError> {
+        let (mut index, last_resort) = self.load_index()?;
+        // First of all every snapshot must be whole: then what no index names is not needed.
+        let mut bits = self.mark(&index)?;
+        let now = self.options.clock.now();
+        self.report.expired_snapshots = self.domain.empty_trash(self.options.trash_secs, now)?;
+        self.carry_out((&mut index, &mut bits), &last_resort)?;
+        drop(last_resort);
+        if self.beside.live.is_empty() {
+            self.condemn_dead(&mut index, &mut bits)?;
+        }
+        let usage = Usage::of(&index, &bits)?;
+        let sound = (0_usize..).zip(index.packs());
+        let sound = sound.filter(|(_, pack)| !index.is_doomed(&pack.hash));
+        let waste = sound.map(|(ordinal, _)| usage.waste(ordinal)).sum();
+        self.report.waste_bytes = ByteCount::new(waste);
+        self.move_needed(index, (bits, usage))?;
+        Ok(())
+    }
+
+    /// Loads the index without packs that are lost. Of a chunk in a condemned pack and another one
+    /// it knows the other.
+    fn load_index(&self) -> Result<(Index, LastResort), RepositoryError> {
+        let mut doomed = self.condemned();
+        loop {
+            let mut index = self.domain.load_index_without(&doomed)?;
+            if let Some(damage) = index.damaged {
+                return Err(damage);
             }
+            // What an index names was stored before: what is not there by now is gone.
+            let stored = list_packs(self.domain)?;
+            let is_lost = |pack: &PackInfo| !stored.contains_key(&(pack.hash, pack.kind));
+            let lost = index.packs().iter().filter(|pack| is_lost(pack));
+            let count = doomed.len();
+            doomed.extend(lost.map(|pack| pack.hash));
+            // Of a chunk in a lost pack and another one the index may know the lost one.
+            if doomed.len() == count {
+                index.remove_packs(&is_lost, &mut |_, _| {})?;
+                let places = index.take_back()?;
+                let pack_of = |record: &Record| index.pack(record.pack).map(|pack| pack.hash);
+                let places = places.into_iter();
+                let places = places.filter_map(|record| Some((record, pack_of(&record)?)));
+                let places = places.collect();
+                return Ok((index, places));
+            }
+        }
+    }
+
+    /// Gives all packs that are condemned.
+    fn condemned(&self) -> BTreeSet<ObjectHash> {
+        let packs = self.session.condemned().iter().flat_map(|one| &one.packs);
+        packs.map(|(hash, _)| *hash).collect()
+    }
+
+    /// Marks what snapshots need. One that its session did not live to find wanting is taken back
+    /// in its place.
+    fn mark(&mut self, index: &Index) -> Result<Bits, RepositoryError> {
+        let (domain, options) = (self.domain, self.options);
+        let mut marker = Marker::new(domain, index);
+        let young = domain.young_trash(options.trash_secs, options.clock.now())?;
+        for snapshot in domain.needing()?.iter().chain(&young) {
+            let session = snapshot.body.session;
+            if session.is_some_and(|session| self.beside.given_up.contains(&session)) {
+                // It may be younger than the index that was read.
+                if !holds_all(domain, &self.load_index()?.0, snapshot, &|_| true)? {
+                    options.monitor.event(Event::Note(&format!(
+                        "snapshot {} was stored by a run that was given up, and lacks what was \
+                         deleted meanwhile: it is taken back",
+                        snapshot.id
+                    )));
+                    domain.forget(&[snapshot.id])?;
+                    continue;
+                }
+            }
+            marker.snapshot(snapshot, options.monitor)?;
+            self.marked.insert(snapshot.hash);
+        }
+        domain.mark_checkpoints(&mut marker, options.clock.now(), options.monitor)?;
+        Ok(marker.into_bits())
+    }
+
+    /// Carries out decisions that are old enough and that no session stands against. Packs of which
+    /// something is needed after all stay until it was moved.
+    fn carry_out(
+        &mut self,
+        (index, bits): (&mut Index, &mut Bits),
+        last_resort: &LastResort,
+    ) -> Result<(), RepositoryError> {
+        let now = self.options.clock.now();
+        let grace_secs = i64::from(self.options.grace_secs);
+        let is_due = |one: &&Condemned| {
+            now >= one.at.plus_secs(grace_secs) && !self.beside.blocks(&one.hash)
+        };
+        let due: Vec<_> = self
+            .session
+            .condemned()
+            .iter()
+            .filter(is_due)
+            .cloned()
+            .collect();
+        let mut needed = needed_packs(index, bits)?;
+        // Of several condemned packs that hold what is nowhere else, all stay until it was moved.
+        let places = last_resort.iter();
+        let places = places.filter(|(record, _)| {
+            let position = index.position_of(record);
+            position.is_some_and(|position| bits.get(position))
+        });
+        needed.extend(places.map(|(_, pack)| *pack));
+        let is_free = |pack: &PackName| !needed.contains(&pack.0);
+        let free: Vec<_> = due
+            .iter()
+            .flat_map(|one| one.packs.iter().copied().filter(is_free))
+            .collect();
+        self.delete(&free, (index, bits))?;
+        for one in due.iter().filter(|one| one.packs.iter().all(is_free)) {
+            self.delete_decision(&one.hash)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes packs: first from the index, then themselves.
+    fn delete(
+        &mut self,
+        packs: &[PackName],
+        (index, bits): (&mut Index, &mut Bits),
+    ) -> Result<(), RepositoryError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        // Another deletion may have looked meanwhile, as if this one were not there.
+        if !self.session.is_waited_for()? {
+            let place = self.domain.place();
+            return Err(RepositoryError::GivenUp { place });
+        }
+        if packs.iter().any(|(hash, _)| index.has_pack(hash)) {
+            let gone = Index::among(packs);
+            index.remove_packs(&gone, &mut |from, to| bits.follow(from, to))?;
+            self.replace_segments(index)?;
+        }
+        self.delete_stored(packs)
+    }
+
+    fn delete_stored(&mut self, packs: &[PackName]) -> Result<(), RepositoryError> {
+        for pack in packs {
+            let Some(size) = self.stored.remove(pack) else {
+                continue;
+            };
+            let (hash, kind) = pack;
+            self.domain.store().delete(&self.domain.name(*kind, hash))?;
+            self.report.deleted_packs += 1;
+            self.report.freed_bytes += ByteCount::new(size);
+        }
+        Ok(())
+    }
+
+    fn delete_decision(&self, hash: &ObjectHash) -> Result<(), RepositoryError> {
+        let name = self.domain.name(ObjectKind::Condemned, hash);
+        Ok(self.domain.store().delete(&name)?)
+    }
+
+    /// Condemns packs that nobody needs. What was stored since this run began may be about to be
+    /// needed, and what is condemned is so already.
+    fn condemn_dead(&mut self, index: &mut Index, bits: &mut Bits) -> Result<(), RepositoryError> {
+        let usage = Usage::of(index, bits)?;
+        let dead: Vec<_> = (0_usize..)
+            .zip(index.packs())
+            .filter(|(ordinal, pack)| {
+                usage.chunks(*ordinal) == 0
+                    && !index.is_doomed(&pack.hash)
+                    && self.stored.contains_key(&(pack.hash, pack.kind))
+            })
+            .map(|(_, pack)| (pack.hash, pack.kind))
+            .take(CONDEMNED_COUNT_MAX)
+            .collect();
+        drop(usage);
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let decision = self.condemn(&dead)?;
+        if self.may_delete_at_once()? {
+            self.delete(&dead, (index, bits))?;
+            self.carried_out(&[decision], &dead)?;
+        }
+        Ok(())
+    }
+
+    fn condemn(&mut self, packs: &[PackName]) -> Result<ObjectHash, RepositoryError> {
+        let options = self.options;
+        let now = options.clock.now();
+        let decision = self.domain.condemn(packs, now, options.entropy)?;
+        self.report.condemned_packs += packs.len() as u64;
+        Ok(decision)
+    }
+
+    /// With no grace no reader is waited for. A session that began meanwhile is, and a snapshot
+    /// that came meanwhile may need what is condemned: then the next prune sees to it.
+    fn may_delete_at_once(&self) -> Result<bool, RepositoryError> {
+        Ok(self.options.grace_secs == 0
+            && self.session.is_alone(self.options.clock.now())?
+            && self.domain.snapshot_hashes()?.is_subset(&self.marked))
+    }
+
+    fn carried_out(
+        &mut self,
+        decisions: &[ObjectHash],
+        packs: &[PackName],
+    ) -> Result<(), RepositoryError> {
+        self.report.condemned_packs -= packs.len() as u64;
+        decisions
+            .iter()
+            .try_for_each(|one| self.delete_decision(one))
+    }
+
+    /// Moves what is needed out of packs that are to go, and out of packs that are mostly not
+    /// needed, if asked.
+    fn move_needed(
+        &mut self,
+        mut index: Index,
+        (bits, usage): (Bits, Usage),
+    ) -> Result<(), RepositoryError> {
+        let mut ordinals = repack::rescued(&index, &usage, &self.stored, &self.condemned());
+        let limits = self.options.repack.filter(|_| self.beside.live.is_empty());
+        if let Some(limits) = limits {
+            ordinals.extend(repack::choose(&index, &usage, limits));
+        }
+        if !ordinals.is_empty() {
+            let needed = (&bits, &usage);
+            let limits = limits.unwrap_or_default();
+            let moved = repack::repack(
+                self.domain,
+                &index,
+                needed,
+                self.options,
+                (ordinals, limits),
+            );
+            drop(usage);
+            self.publish_moved(&mut index, moved)?;
+        }
+        if self.options.strays && self.beside.live.is_empty() {
+            self.condemn_strays(&index)?;
+        }
+        Ok(())
+    }
+
+    /// New packs come first, then the index names them, then the old ones are condemned: a cut
+    /// between leaves chunks that are stored twice.
+    fn publish_moved(&mut self, index: &mut Index, moved: Moved) -> Result<(), RepositoryError> {
+        self.report.unreadable_packs = moved.unreadable;
+        self.report.is_cut_short = moved.is_cut_short;
+        self.report.moved_bytes = ByteCount::new(moved.bytes());
+        self.report.emptied_packs = moved.emptied.len() as u64;
+        let waste = self.report.waste_bytes.get().saturating_sub(moved.waste);
+        self.report.waste_bytes = ByteCount::new(waste);
+        let error = moved.error.map_or(Ok(()), Err);
+        if moved.packs.is_empty() {
             return error;
         }
-        for emptied in moved.emptied.chunks(CONDEMNED_COUNT_MAX) {
-            self.condemn(emptied, options)?;
+        let mut new = Index::default();
+        new.add(moved.packs.clone(), moved.records.iter().copied())?;
+        new.sort()?;
+        let written = self.domain.write_index(&new, &[], self.options.entropy)?;
+        index.segments.extend(written.segments);
+        let condemned = self.condemned();
+        let is_new = |pack: &&PackName| !condemned.contains(&pack.0);
+        let emptied: Vec<_> = moved.emptied.iter().filter(is_new).copied().collect();
+        let mut decisions = Vec::new();
+        for packs in emptied.chunks(CONDEMNED_COUNT_MAX) {
+            decisions.push(self.condemn(packs)?);
         }
-        index.remove_packs(&Index::among(&moved.emptied), &mut |_, _| {})?;
-        index.add(moved.packs, moved.records)?;
-        index.sort()?;
-        self.replace_segments(index, options)?;
-        report.emptied_packs = moved.emptied.len() as u64;
-        report.condemned_packs += report.emptied_packs;
-        report.moved_bytes = moved_bytes;
-        report.waste_bytes = ByteCount::new(report.waste_bytes.get().saturating_sub(moved.waste));
-        self.delete_at_once(index, options, report)?;
+        if !decisions.is_empty() && self.may_delete_at_once()? {
+            index.remove_packs(&Index::among(&emptied), &mut |_, _| {})?;
+            index.add(moved.packs, moved.records)?;
+            index.sort()?;
+            self.replace_segments(index)?;
+            self.delete_stored(&emptied)?;
+            self.carried_out(&decisions, &emptied)?;
+        }
         error
     }
 
-    /// Condemns packs that no index names and that no run took up. A run that is still at work
-    /// elsewhere may have stored them, so they are never deleted at once.
-    fn condemn_strays(
-        &self,
-        index: &Index,
-        options: &PruneOptions<'_>,
-        report: &mut PruneReport,
-    ) -> Result<(), RepositoryError> {
-        let condemned = condemned_packs(self)?;
-        let strays: Vec<_> = list_packs(self)?
-            .into_keys()
+    /// Condemns packs that no index names and that no run took up. None is of a run that is still
+    /// at work: it would have been seen, and its packs are listed only after its session.
+    fn condemn_strays(&mut self, index: &Index) -> Result<(), RepositoryError> {
+        let condemned = self.condemned();
+        let strays: Vec<_> = self
+            .stored
+            .keys()
             .filter(|(hash, _)| !index.has_pack(hash) && !condemned.contains(hash))
             .take(CONDEMNED_COUNT_MAX)
+            .copied()
             .collect();
         if !strays.is_empty() {
-            self.condemn(&strays, options)?;
-            report.condemned_packs += strays.len() as u64;
+            self.condemn(&strays)?;
         }
         Ok(())
-    }
-
-    /// Stores which packs are about to be deleted.
-    fn condemn(
-        &self,
-        packs: &[(ObjectHash, ObjectKind)],
-        options: &PruneOptions<'_>,
-    ) -> Result<(), RepositoryError> {
-        let kind = ObjectKind::Condemned;
-        let condemned = Condemned {
-            at: options.clock.now(),
-            packs: packs
-                .iter()
-                .map(|(hash, kind)| pack_text(*kind, hash))
-                .collect(),
-        };
-        let plaintext = serde_json::to_vec(&condemned)
-            .map_err(|error| self.damaged(kind, &ObjectHash::of(b""), error))?;
-        let mut salt = [0; 32];
-        options.entropy.fill(&mut salt);
-        let sealed = seal_single(self.keyring(), kind, &salt, &plaintext)
-            .map_err(RepositoryError::Sealing)?;
-        let name = self.name(kind, &ObjectHash::of(&sealed));
-        Ok(self.store().put(&name, &sealed)?)
     }
 
     /// Writes the index in place of all segments that it was read from.
-    fn replace_segments(
-        &self,
-        index: &mut Index,
-        options: &PruneOptions<'_>,
-    ) -> Result<(), RepositoryError> {
+    fn replace_segments(&self, index: &mut Index) -> Result<(), RepositoryError> {
         let replaced = index.segment_hashes();
-        let written = self.write_index(index, &replaced, options.entropy)?;
+        let entropy = self.options.entropy;
+        let written = self.domain.write_index(index, &replaced, entropy)?;
         index.segments = written.segments;
         for hash in replaced {
-            self.store()
-                .delete(&self.name(ObjectKind::IndexSegment, &hash))?;
+            let name = self.domain.name(ObjectKind::IndexSegment, &hash);
+            self.domain.store().delete(&name)?;
         }
         Ok(())
     }
-
-    /// With no grace no reader is waited for.
-    fn delete_at_once(
-        &self,
-        index: &Index,
-        options: &PruneOptions<'_>,
-        report: &mut PruneReport,
-    ) -> Result<(), RepositoryError> {
-        if options.grace_secs == 0 {
-            self.delete_condemned(index, options, report)?;
-            report.condemned_packs = 0;
-        }
-        Ok(())
-    }
-
-    fn delete_condemned(
-        &self,
-        index: &Index,
-        options: &PruneOptions<'_>,
-        report: &mut PruneReport,
-    ) -> Result<(), RepositoryError> {
-        let kind = ObjectKind::Condemned;
-        for (hash, _) in self.list(kind)? {
-            let condemned = self.read_condemned(&hash)?;
-            let ends = condemned.at.plus_secs(options.grace_secs.into());
-            if options.clock.now() < ends {
-                continue;
-            }
-            for text in &condemned.packs {
-                let Some((kind, pack)) = parse_pack(text) else {
-                    continue;
-                };
-                // Named again since: a run that was cut before it wrote the smaller index.
-                if index.has_pack(&pack) {
-                    continue;
-                }
-                let name = self.name(kind, &pack);
-                if let Some(size) = self.store().size(&name)? {
-                    self.store().delete(&name)?;
-                    report.deleted_packs += 1;
-                    report.freed_bytes += ByteCount::new(size);
-                }
-            }
-            self.store().delete(&self.name(kind, &hash))?;
-        }
-        Ok(())
-    }
-
-    fn read_condemned(&self, hash: &ObjectHash) -> Result<Condemned, RepositoryError> {
-        let kind = ObjectKind::Condemned;
-        let stored = self
-            .store()
-            .get(&self.name(kind, hash), CONDEMNED_BYTES_MAX)?;
-        let plaintext = open_single(self.keyring(), kind, &stored)
-            .map_err(|error| self.damaged(kind, hash, error))?;
-        serde_json::from_slice(&plaintext).map_err(|error| self.damaged(kind, hash, error))
-    }
 }
 
-/// Gives the packs that are condemned.
-pub(crate) fn condemned_packs(domain: &Domain) -> Result<BTreeSet<ObjectHash>, RepositoryError> {
-    let mut packs = BTreeSet::new();
-    for (hash, _) in domain.list(ObjectKind::Condemned)? {
-        match domain.read_condemned(&hash) {
-            Ok(condemned) => {
-                let parsed = condemned.packs.iter().filter_map(|text| parse_pack(text));
-                packs.extend(parsed.map(|(_, hash)| hash));
-            }
-            // Deleted since it was listed.
-            Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(packs)
-}
-
-fn pack_text(kind: ObjectKind, hash: &ObjectHash) -> String {
-    let letter = if kind == ObjectKind::DataPack {
-        'p'
-    } else {
-        'm'
-    };
-    format!("{letter}/{hash}")
-}
-
-fn parse_pack(text: &str) -> Option<(ObjectKind, ObjectHash)> {
-    let (letter, hash) = text.split_once('/')?;
-    let kind = match letter {
-        "p" => ObjectKind::DataPack,
-        "m" => ObjectKind::MetadataPack,
-        _ => return None,
-    };
-    Some((kind, ObjectHash::parse(hash)?))
+/// Gives the packs that hold something needed.
+fn needed_packs(index: &Index, bits: &Bits) -> Result<BTreeSet<ObjectHash>, RepositoryError> {
+    let usage = Usage::of(index, bits)?;
+    let packs = (0_usize..).zip(index.packs());
+    let needed = packs.filter(|(ordinal, _)| usage.chunks(*ordinal) > 0);
+    Ok(needed.map(|(_, pack)| pack.hash).collect())
 }

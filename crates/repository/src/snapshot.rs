@@ -1,7 +1,7 @@
 //! Snapshots: what a run leaves (`docs/format.md`, "Snapshots").
 
 use edge::TreePath;
-use model::{ByteCount, Instant, RunId, SnapshotId};
+use model::{ByteCount, Instant, RunId, SessionId, SnapshotId};
 use sealing::ChunkId;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,9 @@ pub struct SnapshotBody {
     /// The run that made it.
     #[serde(default)]
     pub run: Option<RunId>,
+    /// The session in which it was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// When the walk began.
     pub started_at: Instant,
     /// When the walk ended.
@@ -133,6 +136,7 @@ pub(crate) struct NewSnapshot {
     pub(crate) schedule: String,
     pub(crate) host: String,
     pub(crate) run: Option<RunId>,
+    pub(crate) session: Option<SessionId>,
     pub(crate) started_at: Instant,
     pub(crate) finished_at: Instant,
     /// The walk did not come to its end.
@@ -162,6 +166,7 @@ impl NewSnapshot {
             schedule: self.schedule,
             host: self.host,
             run: self.run,
+            session: self.session,
             started_at: self.started_at,
             finished_at: self.finished_at,
             status: if self.failed == 0 && !self.is_cut {
@@ -260,6 +265,7 @@ mod tests {
             schedule: "nightly".into(),
             host: "web1".into(),
             run: None,
+            session: None,
             started_at: Instant::from_secs(1),
             finished_at: Instant::from_secs(2),
             is_cut: false,

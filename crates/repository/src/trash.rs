@@ -1,7 +1,9 @@
 //! What stays between keeping and deleting: snapshots in the trash, and pins
 //! (`docs/format.md`, "Trash and pins").
 
-use edge::{Entropy, StoreFault};
+use std::collections::BTreeSet;
+
+use edge::{Clock, Entropy, StoreFault};
 use model::{Instant, SnapshotId};
 use sealing::{ObjectKind, Right, open_single, seal_single};
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Domain, NameMismatch};
 use crate::error::RepositoryError;
 use crate::layout::{self, ObjectHash};
+use crate::session::{About, Session, Task, choose_id};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, id_of};
 
 /// The longest reason of a pin.
@@ -99,10 +102,27 @@ impl Domain {
     ///
     /// # Errors
     ///
-    /// `NoSnapshot` when it is not there, `Damaged` or `Store`.
-    pub fn undelete(&self, id: SnapshotId) -> Result<(), RepositoryError> {
+    /// `NoSnapshot` when it is not there, `Damaged` or `Store`; `GivenUp` when packs that it needs
+    /// were deleted meanwhile: then it is gone.
+    pub fn undelete(
+        &self,
+        id: SnapshotId,
+        clock: &dyn Clock,
+        entropy: &dyn Entropy,
+    ) -> Result<(), RepositoryError> {
         let kind = ObjectKind::Snapshot;
         self.require(Right::Delete)?;
+        let session = Session::begin(
+            self,
+            &About {
+                id: choose_id(entropy),
+                task: Task::Undelete,
+                schedule: "",
+                host: "",
+                clock,
+                entropy,
+            },
+        )?;
         let mut is_back = false;
         for (secs, hash) in self.list_trash()? {
             if id_of(&hash) != id && self.epoch() == 0 {
@@ -114,6 +134,7 @@ impl Domain {
                 continue;
             }
             self.store().put(&self.name(kind, &hash), &bytes)?;
+            session.confirm(&hash)?;
             self.store().delete(&name)?;
             is_back = true;
         }
@@ -155,6 +176,14 @@ impl Domain {
             }
         }
         Ok(count)
+    }
+
+    /// Gives the names of all snapshots, there and in the trash.
+    pub(crate) fn snapshot_hashes(&self) -> Result<BTreeSet<ObjectHash>, RepositoryError> {
+        let listed = self.list(ObjectKind::Snapshot)?;
+        let mut hashes: BTreeSet<_> = listed.into_iter().map(|(hash, _)| hash).collect();
+        hashes.extend(self.list_trash()?.into_iter().map(|(_, hash)| hash));
+        Ok(hashes)
     }
 
     pub(crate) fn list_trash(&self) -> Result<Vec<(i64, ObjectHash)>, RepositoryError> {

@@ -9,12 +9,12 @@ use model::{ByteCount, DomainId, Instant};
 use sealing::{ChunkId, ChunkKind, Keyring, ObjectKind, ScheduleKey};
 
 use crate::chunker::{Chunker, Class};
+use crate::condemned::CondemnedText;
 use crate::content::{Bytes, ChunkRef, Content, Node, encode_list, put_content};
 use crate::domain::Config;
 use crate::index::{FrameShape, PackInfo, Record};
 use crate::layout::{self, ObjectHash};
 use crate::pack::{ChunkEntry, Codec, FrameEntry, encode_trailer};
-use crate::prune::Condemned;
 use crate::segment::{SegmentWriter, decode_fences};
 use crate::snapshot::NewSnapshot;
 use crate::trash::Pin;
@@ -114,7 +114,7 @@ fn numbers_names_and_small_texts() {
         r#"{"snapshot":"f213b6a6f587cf7238df9876e8fcbc6b","at":"2026-01-02T03:04:05Z","reason":"why","until":null}"#,
     )
     .unwrap();
-    let condemned: Condemned =
+    let condemned: CondemnedText =
         serde_json::from_str(r#"{"at":"2026-01-02T03:04:05Z","packs":["p/00"]}"#).unwrap();
     let config: Config =
         serde_json::from_str(r#"{"format":"backstay-repository","version":1,"later":0}"#).unwrap();
@@ -311,6 +311,7 @@ fn snapshots() {
         schedule: "nightly".into(),
         host: "web1".into(),
         run: None,
+        session: None,
         started_at: Instant::from_secs(1_700_000_000),
         finished_at: Instant::from_secs(1_700_000_060),
         parent: None,

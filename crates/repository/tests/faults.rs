@@ -40,7 +40,8 @@ fn a_run_cut_at_any_operation_leaves_every_earlier_snapshot_restorable() {
         let report = world.run(&[&place], &after, &Silent);
         let is_whole = faulty.hits() == 0;
         let finished = report.replicas.first().and_then(|replica| replica.snapshot);
-        assert_eq!(is_whole, finished.is_some(), "cut at {cut_at}");
+        // Cut before the very last, it is done, and only its session stays.
+        assert!(finished.is_some() || !is_whole, "cut at {cut_at}");
         world.assert_restores(&store, first, &before);
         let next = world.run_well(&store, &after);
         world.assert_restores(&store, next, &after);

@@ -260,7 +260,8 @@ impl Model {
         if !self.trash.is_empty() {
             let at = usize::from(nth) % self.trash.len();
             let (id, source) = self.trash.remove(at);
-            domain.undelete(id).unwrap();
+            let (clock, entropy) = (&self.world.clock, &self.world.entropy);
+            domain.undelete(id, clock, entropy).unwrap();
             self.left.insert(id, source);
         }
     }

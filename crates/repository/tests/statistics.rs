@@ -130,7 +130,9 @@ fn what_only_a_forgotten_snapshot_held_is_unneeded() {
     let both = trashed.needed.data_bytes + unique.data_bytes;
     assert_eq!(both, before.needed.data_bytes);
     assert_eq!(trashed.parts[1].unique.data_bytes, ByteCount::new(1000));
-    domain.undelete(first).unwrap();
+    domain
+        .undelete(first, &world.clock, &world.entropy)
+        .unwrap();
     domain.forget(&[first]).unwrap();
     let after = statistics(&world, &store, "acme");
     assert_eq!(after.unneeded, unique);

@@ -48,16 +48,26 @@ pub enum ObjectKind {
     Condemned = 5,
     /// A snapshot that must stay.
     Pin = 6,
+    /// A writer that is at work.
+    Session = 7,
+    /// A session that is waited for no more.
+    Revoked = 8,
 }
 
 impl ObjectKind {
     const fn suite(self, epoch: u32) -> u8 {
-        match (self, epoch & SEALED_EPOCH != 0) {
-            (Self::DataPack | Self::MetadataPack | Self::IndexSegment, false) => SUITE_PARTS,
-            (Self::Condemned, _) => SUITE_DECISION,
-            (Self::Snapshot | Self::Pin, false) => SUITE_SINGLE,
-            (Self::DataPack | Self::MetadataPack | Self::IndexSegment, true) => SUITE_SEALED_PARTS,
-            (Self::Snapshot | Self::Pin, true) => SUITE_SEALED_SINGLE,
+        let is_of_parts = matches!(
+            self,
+            Self::DataPack | Self::MetadataPack | Self::IndexSegment
+        );
+        if matches!(self, Self::Condemned) {
+            return SUITE_DECISION;
+        }
+        match (is_of_parts, epoch & SEALED_EPOCH != 0) {
+            (true, false) => SUITE_PARTS,
+            (false, false) => SUITE_SINGLE,
+            (true, true) => SUITE_SEALED_PARTS,
+            (false, true) => SUITE_SEALED_SINGLE,
         }
     }
 

@@ -38,6 +38,8 @@ pub(crate) fn root_key(
         ObjectKind::IndexSegment => Ok(derive("index key", keyring.id.as_ref())),
         ObjectKind::Condemned => Ok(derive("condemn key", control()?.as_ref())),
         ObjectKind::Pin => Ok(derive("pin key", control()?.as_ref())),
+        ObjectKind::Session => Ok(derive("session key", keyring.id.as_ref())),
+        ObjectKind::Revoked => Ok(derive("revoke key", control()?.as_ref())),
         ObjectKind::DataPack | ObjectKind::MetadataPack | ObjectKind::Snapshot => {
             epoch_root(keyring, (kind, epoch), origin)
         }

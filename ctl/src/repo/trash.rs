@@ -5,7 +5,7 @@ use model::{Exit, Instant, SnapshotId};
 use ops::{Domain, Pin};
 use serde::Serialize;
 
-use super::{SystemEntropy, open_for_writing};
+use super::{SystemClock, SystemEntropy, open_for_writing};
 use crate::problem::Problem;
 use crate::reach::{self, RepoArguments, repository_problem};
 use crate::screen::{Screen, Table, Tone, counted, plain, toned};
@@ -110,7 +110,7 @@ pub(super) fn undelete(
     }
     for id in &back {
         domain
-            .undelete(*id)
+            .undelete(*id, &SystemClock, &SystemEntropy)
             .map_err(|error| repository_problem("cannot bring a snapshot back", &error))?;
     }
     if screen.is_json() {

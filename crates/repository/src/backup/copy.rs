@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edge::{ByteRange, Entropy, Event, Monitor, ObjectName, StoreError};
-use model::DestinationName;
+use model::{DestinationName, Instant, SessionId};
 use sealing::{ChunkId, ObjectKind, Right};
 
 use super::indexer::Indexed;
@@ -15,9 +15,10 @@ use crate::checkpoint::Checkpoint;
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::{RepositoryError, chain, is_loss};
-use crate::index::{Index, PackInfo, Prefix, Record, SegmentInfo, prefix_of, records_of};
+use crate::index::{Doomed, Index, PackInfo, Prefix, Record, SegmentInfo, prefix_of, records_of};
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer};
+use crate::session::{About, Present, Session, Task};
 
 /// One replica of the run.
 pub(super) struct Copy {
@@ -26,6 +27,10 @@ pub(super) struct Copy {
     pub(super) index: Index,
     /// What stands for the last snapshot where that cannot be read.
     pub(super) local: Option<LocalState>,
+    /// Says that this run relies on what is there. None until it looks.
+    session: Option<Session>,
+    /// When another run of this schedule began that is at work, too, and gave its last sign.
+    pub(super) twin: Option<(Instant, Instant)>,
     /// Its bit in a set of replicas.
     pub(super) bit: u32,
     /// Chunks that the index names but that cannot be read: they are stored again.
@@ -150,6 +155,47 @@ impl Copy {
         self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells other writers from time to time that the run is still at work.
+    pub(super) fn beat(&self, options: &BackupOptions<'_>) {
+        if let Some(session) = &self.session {
+            session.beat(options.clock, options.entropy);
+        }
+    }
+
+    /// Begins the session; gives the packs that this run may not rely on.
+    fn begin_session(
+        &mut self,
+        options: &BackupOptions<'_>,
+        id: SessionId,
+    ) -> Result<BTreeSet<ObjectHash>, RepositoryError> {
+        let about = About {
+            id,
+            task: Task::Backup,
+            schedule: options.schedule,
+            host: options.host,
+            clock: options.clock,
+            entropy: options.entropy,
+        };
+        let session = Session::begin(&self.domain, &about)?;
+        let packs = session.condemned().iter().flat_map(|one| &one.packs);
+        let packs = packs.map(|(hash, _)| *hash).collect();
+        let now = options.clock.now();
+        let twin = |other: &Present| {
+            other
+                .twin_of(options.schedule, options.host, now)
+                .map(|body| (body.started_at, body.at))
+        };
+        self.twin = session.beside().iter().find_map(twin);
+        self.session = Some(session);
+        Ok(packs)
+    }
+
+    /// Makes sure, after a snapshot was stored, that whoever deletes packs knows of it.
+    pub(super) fn confirm(&self, snapshot: &ObjectHash) -> Result<(), RepositoryError> {
+        let session = self.session.as_ref();
+        session.map_or(Ok(()), |session| session.confirm(snapshot))
+    }
+
     /// Stores an object here.
     pub(super) fn put(
         &self,
@@ -209,17 +255,28 @@ impl Copy {
 
     /// Reads the index, corrects it by what is really stored, and takes up packs that a cut run
     /// left behind.
-    fn load(&mut self, options: &BackupOptions<'_>) -> Result<(), RepositoryError> {
+    fn load(
+        &mut self,
+        options: &BackupOptions<'_>,
+        session: SessionId,
+    ) -> Result<(), RepositoryError> {
+        let condemned = self.begin_session(options, session)?;
         let (names, found) = self.domain.checkpoints()?;
         *lock(&self.checkpoints) = names;
         *lock(&self.found_checkpoints) = found;
-        self.index = self.domain.load_index()?;
+        let mut doomed: Doomed = condemned.clone();
+        self.index = self.domain.load_index_without(&doomed)?;
         let stored = list_packs(&self.domain)?;
-        let condemned = crate::prune::condemned_packs(&self.domain)?;
         let size = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)).copied();
-        let lost = |pack: &PackInfo| size(pack).is_none();
-        let is_damaged = self.index.damaged.is_some();
-        let must_rewrite = is_damaged || self.index.packs().iter().any(lost);
+        let is_lost = |pack: &&PackInfo| size(pack).is_none();
+        let lost = self.index.packs().iter().filter(is_lost);
+        let lost: BTreeSet<_> = lost.map(|pack| pack.hash).collect();
+        if !lost.is_empty() {
+            // Of a chunk in a lost pack and another one, the index must know the other.
+            doomed.extend(&lost);
+            self.index = self.domain.load_index_without(&doomed)?;
+        }
+        let must_rewrite = self.index.damaged.is_some() || !lost.is_empty();
         let mut adopted = Index::new(self.domain.scratch().cloned());
         for ((hash, kind), size) in &stored {
             if !self.index.has_pack(hash)
@@ -231,11 +288,16 @@ impl Copy {
         }
         adopted.sort()?;
         if must_rewrite {
-            self.index.remove_packs(&lost, &mut |_, _| {})?;
+            let is_lost = |pack: &PackInfo| lost.contains(&pack.hash);
+            self.index.remove_packs(&is_lost, &mut |_, _| {})?;
             self.index.add_from(&adopted, &|_| true)?;
             self.index.sort()?;
-            let replaced = self.index.segment_hashes();
-            self.index.segments = self.put_index(&self.index, &replaced, options.entropy)?;
+            let mut all = self.domain.load_all_places()?;
+            all.remove_packs(&is_lost, &mut |_, _| {})?;
+            all.add_from(&adopted, &|_| true)?;
+            all.sort()?;
+            let replaced = all.segment_hashes();
+            self.index.segments = self.put_index(&all, &replaced, options.entropy)?;
             self.index.damaged = None;
         } else if !adopted.packs().is_empty() {
             let mut segments = self.put_index(&adopted, &[], options.entropy)?;
@@ -289,7 +351,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Opens all replicas; one that cannot be used is dead from the start.
-pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> Vec<Copy> {
+pub(super) fn open_all(
+    replicas: Vec<Replica>,
+    options: &BackupOptions<'_>,
+    session: SessionId,
+) -> Vec<Copy> {
     let mut copies: Vec<Copy> = Vec::new();
     for (number, replica) in replicas.into_iter().enumerate() {
         let domain = match options.tuning.limits.download_per_sec {
@@ -301,6 +367,8 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
             domain,
             index: Index::default(),
             local: None,
+            session: None,
+            twin: None,
             bit: u32::try_from(number)
                 .ok()
                 .and_then(|n| 1_u32.checked_shl(n))
@@ -325,7 +393,7 @@ pub(super) fn open_all(replicas: Vec<Replica>, options: &BackupOptions<'_>) -> V
             Err(RepositoryError::NoRight { right, place })
         } else if is_copy && number < REPLICA_COUNT_MAX {
             copy.local = LocalState::open(&copy.domain, options.entropy);
-            copy.load(options)
+            copy.load(options, session)
         } else if first.domain.id() == copy.domain.id() {
             Err(RepositoryError::OtherCopy { place })
         } else {

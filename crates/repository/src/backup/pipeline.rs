@@ -13,7 +13,6 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use edge::Monitor;
 use sealing::{ObjectKind, PART_OVERHEAD_BYTES};
 
 use super::BackupOptions;
@@ -211,7 +210,7 @@ impl<'scope> Pipeline<'scope> {
         let (entropy, monitor) = (options.entropy, options.monitor);
         let uploads: Vec<_> = copies
             .iter()
-            .map(|copy| start_uploads(scope, copy, &flow, monitor))
+            .map(|copy| start_uploads(scope, copy, &flow, *options))
             .collect();
         let (frames, jobs) = sync_channel(ITEMS_QUEUED);
         let (compressed, ready) = sync_channel(ITEMS_QUEUED);
@@ -331,7 +330,7 @@ fn start_uploads<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     copy: &'env Copy,
     flow: &Arc<Flow>,
-    monitor: &'env dyn Monitor,
+    options: BackupOptions<'env>,
 ) -> SyncSender<Arc<Upload>> {
     let (sender, packs) = sync_channel::<Arc<Upload>>(ITEMS_QUEUED);
     let packs = Arc::new(Mutex::new(packs));
@@ -344,11 +343,12 @@ fn start_uploads<'scope, 'env: 'scope>(
                     continue;
                 }
                 if let Some(rate) = &flow.upload {
-                    rate.pass(pack.bytes.len() as u64, monitor);
+                    rate.pass(pack.bytes.len() as u64, options.monitor);
                 }
+                copy.beat(&options);
                 match copy.put(pack.kind, &pack.hash, &pack.bytes) {
                     Ok(()) => drop(pack.stored_at.fetch_or(copy.bit, Ordering::AcqRel)),
-                    Err(error) => copy.fail(error.into(), monitor),
+                    Err(error) => copy.fail(error.into(), options.monitor),
                 }
             }
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use edge::{ByteRange, Entropy, Monitor, StoreError};
+use edge::{ByteRange, Entropy, Monitor, StoreError, StoreFault};
 use model::ByteCount;
 use sealing::{ObjectKind, Right};
 
@@ -93,21 +93,29 @@ impl Publication<'_> {
         let mut replaced = Vec::new();
         if has_bad || are_many {
             // New places first: readers must not find the old place of what was stored again.
-            let mut merged = Index::new(copy.domain.scratch().cloned());
-            merged.add_from(&index, &|_| true)?;
-            if takes_all {
-                let own: Vec<_> = indexed.segments.iter().map(|own| own.hash).collect();
-                copy.domain.read_segments(&own, &mut merged)?;
-                // What is bad and was not stored again stays: the next reader may have more luck.
-                merged.add_from(old, &|_| true)?;
-                replaced = all().map(|segment| segment.hash).collect();
+            replaced = if takes_all {
+                all().map(|segment| segment.hash).collect()
             } else {
-                replaced = small().map(|segment| segment.hash).collect();
-                copy.domain.read_segments(&replaced, &mut merged)?;
+                small().map(|segment| segment.hash).collect()
+            };
+            // All places stay, which others may rely on, but in packs of the wrong length. What is bad
+            // and was not stored again stays, too: the next reader may have more luck.
+            let merged = Index::of_all_places(copy.domain.scratch().cloned());
+            let mut merged = merged.leaving_out(copy.cut.clone());
+            merged.add_from(&index, &|_| true)?;
+            match copy.domain.read_segments(&replaced, &mut merged) {
+                Ok(()) => {
+                    merged.sort()?;
+                    merged.take_back()?;
+                    copy.drop_cut(&mut merged)?;
+                    index = merged;
+                }
+                // Another writer merges them.
+                Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {
+                    replaced.clear();
+                }
+                Err(error) => return Err(error),
             }
-            merged.sort()?;
-            copy.drop_cut(&mut merged)?;
-            index = merged;
         }
         let mut written: Vec<_> = indexed.packs;
         written.extend(indexed.segments.iter().map(|own| own.hash));
@@ -139,6 +147,7 @@ impl Publication<'_> {
             if copy.domain.store().get(&name, SNAPSHOT_BYTES_MAX)? != *bytes {
                 return Err(copy.domain.damaged(kind, hash, NameMismatch));
             }
+            copy.confirm(hash)?;
             copy.domain.keep_in_cache(kind, hash, bytes);
             copy.delete_checkpoints();
         }

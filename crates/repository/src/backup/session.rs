@@ -30,6 +30,8 @@ use kept::{Run, renewed};
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
+/// Entries between two looks whether it is time for a sign of life.
+const ENTRIES_PER_BEAT: u64 = 256;
 /// Files with several names whose content is remembered.
 const LINKED_FILES_MAX: usize = 1_000_000;
 
@@ -147,10 +149,14 @@ impl<'scope, 'env> Session<'scope, 'env> {
 
     /// Walks the source to its end, or until the work is cancelled or every replica is lost.
     pub(super) fn walk(&mut self, mut source: Ahead) {
-        loop {
+        for number in 0_u64.. {
             if self.options.monitor.is_cancelled() {
                 self.walked.is_cancelled = true;
                 return;
+            }
+            if number.is_multiple_of(ENTRIES_PER_BEAT) {
+                let copies = self.storing.copies.iter().filter(|copy| copy.is_live());
+                copies.for_each(|copy| copy.beat(&self.options));
             }
             let done = match source.next() {
                 Ok(None) => return,

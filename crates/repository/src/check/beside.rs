@@ -3,10 +3,11 @@
 use edge::{ObjectName, StoreError};
 use sealing::{ObjectError, ObjectKind, open_single};
 
+use crate::condemned::{CONDEMNED_BYTES_MAX, CondemnedText};
 use crate::domain::{Domain, NameMismatch};
 use crate::error::{RepositoryError, chain, is_loss};
 use crate::layout::{self, ObjectHash};
-use crate::prune::{CONDEMNED_BYTES_MAX, Condemned};
+
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot};
 use crate::trash::{PIN_BYTES_MAX, Pin};
 
@@ -27,7 +28,7 @@ pub(super) fn look_beside(
                 .and_then(|stored| trashed(domain, hash, &stored))
         } else if let Some(hash) = own(ObjectKind::Condemned) {
             read(domain, &name, (&hash, CONDEMNED_BYTES_MAX))?
-                .and_then(|stored| json::<Condemned>(domain, ObjectKind::Condemned, &stored))
+                .and_then(|stored| json::<CondemnedText>(domain, ObjectKind::Condemned, &stored))
         } else if let Some(hash) = own(ObjectKind::Pin) {
             read(domain, &name, (&hash, PIN_BYTES_MAX))?
                 .and_then(|stored| json::<Pin>(domain, ObjectKind::Pin, &stored))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use edge::Scratch;
 
 use super::record::{Prefix, Record};
-use super::sorter::merge;
+use super::sorter::{Several, merge};
 use super::table::{FileTable, Table, TableWriter};
 
 /// Ids in memory: about 11 MiB of a hash set.
@@ -78,7 +78,7 @@ impl KnownIds {
             if tier.len() < FAN_IN {
                 return Ok(());
             }
-            grown = merge(scratch, tier)?;
+            grown = merge(scratch, tier, Several::First)?;
             tier.clear();
         }
         self.tiers.push(vec![Table::File(grown)]);

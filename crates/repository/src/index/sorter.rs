@@ -18,15 +18,30 @@ pub(super) struct Sorter {
     /// So many records may be in memory when there is scratch room.
     in_memory_max: usize,
     scratch: Option<Arc<dyn Scratch>>,
+    of_several: Several,
+}
+
+/// What becomes of several records of one chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Several {
+    /// The one of the lowest pack stays.
+    First,
+    /// All stay: who writes on behalf of others must not choose among places.
+    All,
 }
 
 impl Sorter {
-    pub(super) fn new(scratch: Option<Arc<dyn Scratch>>, in_memory_max: usize) -> Self {
+    pub(super) fn new(
+        scratch: Option<Arc<dyn Scratch>>,
+        in_memory_max: usize,
+        of_several: Several,
+    ) -> Self {
         Self {
             pending: Vec::new(),
             runs: Vec::new(),
             in_memory_max,
             scratch,
+            of_several,
         }
     }
 
@@ -59,7 +74,7 @@ impl Sorter {
         }
     }
 
-    /// Gives all records sorted. Of several of one chunk the one of the lowest pack stays.
+    /// Gives all records sorted.
     pub(super) fn finish(mut self) -> io::Result<Table> {
         let scratch = self.scratch.clone();
         match scratch {
@@ -72,10 +87,10 @@ impl Sorter {
                 if self.runs.len() == 1 {
                     return Ok(self.runs.pop().unwrap_or_default());
                 }
-                merge(&*scratch, &self.runs).map(Table::File)
+                merge(&*scratch, &self.runs, self.of_several).map(Table::File)
             }
             _ => {
-                sort(&mut self.pending);
+                sort(&mut self.pending, self.of_several);
                 self.pending.shrink_to_fit();
                 Ok(Table::Memory(MemoryTable::new(self.pending)))
             }
@@ -83,7 +98,7 @@ impl Sorter {
     }
 
     fn spill(&mut self, scratch: &dyn Scratch) -> io::Result<FileTable> {
-        sort(&mut self.pending);
+        sort(&mut self.pending, self.of_several);
         let mut writer = TableWriter::new(scratch, self.pending.len())?;
         self.pending
             .iter()
@@ -93,13 +108,24 @@ impl Sorter {
     }
 }
 
-fn sort(records: &mut Vec<Record>) {
+fn sort(records: &mut Vec<Record>, of_several: Several) {
     records.sort_unstable();
-    records.dedup_by_key(|record| record.prefix);
+    records.dedup_by(|next, last| is_spare(*last, *next, of_several));
+}
+
+fn is_spare(last: Record, next: Record, of_several: Several) -> bool {
+    match of_several {
+        Several::First => last.prefix == next.prefix,
+        Several::All => last == next,
+    }
 }
 
 /// Merges sorted tables into one.
-pub(super) fn merge(scratch: &dyn Scratch, tables: &[Table]) -> io::Result<FileTable> {
+pub(super) fn merge(
+    scratch: &dyn Scratch,
+    tables: &[Table],
+    of_several: Several,
+) -> io::Result<FileTable> {
     let most = tables.iter().map(Table::len).sum();
     let mut writer = TableWriter::new(scratch, most)?;
     let mut rows: Vec<Rows<'_>> = tables.iter().map(Table::rows).collect();
@@ -111,9 +137,9 @@ pub(super) fn merge(scratch: &dyn Scratch, tables: &[Table]) -> io::Result<FileT
     }
     let mut last = None;
     while let Some(Reverse((record, number))) = heads.pop() {
-        if last != Some(record.prefix) {
+        if last.is_none_or(|last| !is_spare(last, record, of_several)) {
             writer.push(record)?;
-            last = Some(record.prefix);
+            last = Some(record);
         }
         if let Some(rows) = rows.get_mut(number)
             && let Some(next) = rows.next().transpose()?

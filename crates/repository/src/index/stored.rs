@@ -7,7 +7,7 @@ use std::sync::Arc;
 use edge::{ByteRange, Entropy, ObjectStore, StoreFault};
 use sealing::{ObjectCipher, ObjectError, ObjectKind};
 
-use super::{Index, Record, SegmentInfo};
+use super::{Doomed, Index, Record, SegmentInfo};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
@@ -46,18 +46,31 @@ pub(super) struct Opened {
 impl Domain {
     /// Reads all index segments that are not replaced. Damaged ones are left out and noted.
     pub(crate) fn load_index(&self) -> Result<Index, RepositoryError> {
+        self.load_index_without(&Doomed::default())
+    }
+
+    /// As [`Domain::load_index`], leaving out what is in packs that nobody should rely on.
+    pub(crate) fn load_index_without(&self, doomed: &Doomed) -> Result<Index, RepositoryError> {
         // A segment that is gone between listing and reading was replaced: look again.
+        self.load_into(&|| Index::new(self.scratch().cloned()).leaving_out(doomed.clone()))
+    }
+
+    /// As [`Domain::load_index`], with all places of each chunk.
+    pub(crate) fn load_all_places(&self) -> Result<Index, RepositoryError> {
+        self.load_into(&|| Index::of_all_places(self.scratch().cloned()))
+    }
+
+    fn load_into(&self, begin: &dyn Fn() -> Index) -> Result<Index, RepositoryError> {
         for _ in 0..ATTEMPTS {
-            match self.try_load_index() {
+            match self.try_load_index(begin()) {
                 Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
                 other => return other,
             }
         }
-        self.try_load_index()
+        self.try_load_index(begin())
     }
 
-    fn try_load_index(&self) -> Result<Index, RepositoryError> {
-        let mut index = Index::new(self.scratch().cloned());
+    fn try_load_index(&self, mut index: Index) -> Result<Index, RepositoryError> {
         let mut replaced = BTreeSet::new();
         let mut segments = Vec::new();
         let mut waiting = 0;

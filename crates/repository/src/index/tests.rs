@@ -168,3 +168,36 @@ fn an_answer_that_a_lost_scratch_file_gave_is_not_trusted() {
     let error = index.verify().unwrap_err();
     assert!(matches!(error, RepositoryError::Scratch(_)), "{error}");
 }
+
+#[test]
+fn doomed_packs_are_a_last_resort() {
+    let id = |byte: u8| ChunkId::from_bytes([byte; 32]);
+    let record = |byte: u8, pack| Record::new([byte; 20], pack, 0, (0, 1));
+    let doomed = Doomed::from([1, 3].map(|byte| pack(byte).hash));
+    let mut index = Index::new(None).leaving_out(doomed);
+    let first = vec![record(10, 0), record(11, 0)];
+    index.add(vec![pack(1)], first).unwrap();
+    let second = vec![record(10, 1), record(12, 0), record(13, 1)];
+    index.add(vec![pack(3), pack(2)], second).unwrap();
+    index.sort().unwrap();
+    assert!(index.is_doomed(&pack(3).hash) && index.has_pack(&pack(1).hash));
+    assert_eq!(index.find(&id(10)).unwrap().pack, 2);
+    assert!(!index.contains(&id(11)) && !index.contains(&id(12)));
+
+    // Who writes all of it anew keeps what only doomed packs hold, and of other chunks the place
+    // that stays.
+    let mut all = Index::default();
+    all.add_from(&index, &|_| true).unwrap();
+    all.sort().unwrap();
+    assert_eq!((all.len(), all.find(&id(10)).unwrap().pack), (4, 2));
+    assert_eq!(all.find(&id(11)).unwrap().pack, 0);
+
+    let gone = [(pack(3).hash, ObjectKind::DataPack)];
+    index
+        .remove_packs(&Index::among(&gone), &mut |_, _| {})
+        .unwrap();
+    index.take_back().unwrap();
+    assert_eq!(index.find(&id(10)).unwrap().pack, 1);
+    assert_eq!(index.find(&id(11)).unwrap().pack, 0);
+    assert!(!index.contains(&id(12)) && index.contains(&id(13)));
+}

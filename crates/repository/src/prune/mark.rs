@@ -1,8 +1,9 @@
 //! What snapshots need: one bit for each chunk of the index, set by walking every page once.
 
-use edge::Monitor;
+use edge::{Monitor, StoreFault};
 use sealing::{ChunkId, ChunkKind};
 
+use crate::condemned::PackName;
 use crate::content::{Bytes, ChunkRef, decode_list};
 use crate::domain::Domain;
 use crate::error::{ReadError, RepositoryError};
@@ -99,6 +100,29 @@ impl<'a> Marker<'a> {
             }
         }
     }
+}
+
+/// True when a snapshot can be read whole from packs that are fit for it.
+pub(crate) fn holds_all(
+    domain: &Domain,
+    index: &Index,
+    snapshot: &Snapshot,
+    is_fit: &dyn Fn(&PackName) -> bool,
+) -> Result<bool, RepositoryError> {
+    let mut marker = Marker::new(domain, index);
+    match marker.snapshot(snapshot, &edge::Silent) {
+        Ok(()) => {}
+        Err(RepositoryError::Read(ReadError::Store(error)))
+            if error.fault != StoreFault::NotFound =>
+        {
+            return Err(error.into());
+        }
+        Err(RepositoryError::Read(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let usage = Usage::of(index, marker.bits())?;
+    let mut packs = (0_usize..).zip(index.packs());
+    Ok(packs.all(|(ordinal, pack)| usage.chunks(ordinal) == 0 || is_fit(&(pack.hash, pack.kind))))
 }
 
 /// Marks a chunk; true when it was not marked before.

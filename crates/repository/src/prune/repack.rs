@@ -1,6 +1,6 @@
 //! Repacking: what is still needed of partly dead packs goes into new packs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edge::{ByteRange, StoreFault};
 use sealing::{ObjectKind, epoch_number};
@@ -8,6 +8,7 @@ use sealing::{ObjectKind, epoch_number};
 use super::PruneOptions;
 use super::mark::{Bits, Usage};
 use crate::backup::read_trailer;
+use crate::condemned::PackName;
 use crate::domain::{Domain, NameMismatch};
 use crate::error::{ReadError, RepositoryError};
 use crate::index::{Index, PackInfo, Record, records_of};
@@ -50,6 +51,9 @@ pub(super) fn choose(index: &Index, usage: &Usage, repack: Repack) -> Vec<u32> {
     let mut chosen = Vec::new();
     let (mut total, mut waste) = (0_u64, 0_u64);
     for ((ordinal, pack), number) in (0_u32..).zip(index.packs()).zip(0_usize..) {
+        if index.is_doomed(&pack.hash) {
+            continue;
+        }
         total += pack.size;
         waste += usage.waste(number);
         if usage.chunks(number) > 0 && epoch_number(pack.epoch) < repack.before_epoch {
@@ -69,6 +73,25 @@ pub(super) fn choose(index: &Index, usage: &Usage, repack: Repack) -> Vec<u32> {
         total -= own;
     }
     chosen
+}
+
+/// Gives the condemned packs that hold something needed: it was in no other pack when it came to
+/// be needed.
+pub(super) fn rescued(
+    index: &Index,
+    usage: &Usage,
+    stored: &BTreeMap<PackName, u64>,
+    condemned: &BTreeSet<ObjectHash>,
+) -> Vec<u32> {
+    let packs = (0_u32..).zip(0_usize..).zip(index.packs());
+    packs
+        .filter(|((_, number), pack)| {
+            usage.chunks(*number) > 0
+                && condemned.contains(&pack.hash)
+                && stored.contains_key(&(pack.hash, pack.kind))
+        })
+        .map(|((ordinal, _), _)| ordinal)
+        .collect()
 }
 
 /// What was moved.
@@ -120,14 +143,14 @@ struct Mover<'a> {
     moved: Moved,
 }
 
-/// Rewrites packs, the first ones first, until the budget is used up. Nothing that is stored
-/// already changes.
+/// Rewrites packs, in the order given, until the budget is used up. Nothing that is stored already
+/// changes.
 pub(super) fn repack(
     domain: &Domain,
     index: &Index,
     needed: (&Bits, &Usage),
     options: &PruneOptions<'_>,
-    limits: Repack,
+    (ordinals, limits): (Vec<u32>, Repack),
 ) -> Moved {
     let mut mover = Mover {
         domain,
@@ -138,7 +161,7 @@ pub(super) fn repack(
         moved: Moved::default(),
     };
     let mut lanes = [ObjectKind::DataPack, ObjectKind::MetadataPack].map(Lane::new);
-    if let Err(error) = mover.run(&mut lanes, limits) {
+    if let Err(error) = mover.run(&mut lanes, ordinals, limits) {
         // What was moved so far counts; without space the rest waits for better times.
         mover.moved.is_cut_short = true;
         let is_full = |fault: StoreFault| fault == StoreFault::Full;
@@ -156,10 +179,15 @@ pub(super) fn repack(
 }
 
 impl Mover<'_> {
-    fn run(&mut self, lanes: &mut [Lane; 2], limits: Repack) -> Result<(), RepositoryError> {
+    fn run(
+        &mut self,
+        lanes: &mut [Lane; 2],
+        ordinals: Vec<u32>,
+        limits: Repack,
+    ) -> Result<(), RepositoryError> {
         let ends = self.options.clock.now().plus_secs(limits.secs_max.into());
         let mut reader = ChunkReader::new(self.domain, self.index);
-        for ordinal in choose(self.index, self.needed.1, limits) {
+        for ordinal in ordinals {
             let is_over = self.moved.bytes() >= limits.bytes_max;
             if is_over || self.options.clock.now() >= ends || self.options.monitor.is_cancelled() {
                 self.moved.is_cut_short = true;

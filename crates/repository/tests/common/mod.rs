@@ -174,6 +174,8 @@ fn bytes_of(spec: &FileSpec) -> Vec<u8> {
 }
 
 pub const GRACE_SECS: u32 = 3600;
+/// How long a session without a sign is waited for.
+pub const LEASE_SECS: i64 = 48 * 3600;
 
 pub fn prune(world: &World, store: &Arc<MemoryStore>) -> PruneReport {
     let store: Arc<dyn ObjectStore> = store.clone();

@@ -68,6 +68,7 @@ impl Session<'_, '_> {
             schedule: self.options.schedule.to_owned(),
             host: self.options.host.to_owned(),
             run: self.options.run,
+            session: None,
             started_at: self.origin.started_at,
             finished_at: self.checkpoint_at,
             is_cut: true,
