@@ -156,7 +156,7 @@ impl RepoArguments {
     pub fn open(&self) -> Result<Domain, Problem> {
         let opener = self.opener()?;
         ops::open_domain_with(&self.place()?, &opener.unlock())
-            .map_err(|error| open_problem(&error))
+            .map_err(|error| open_problem_by_hand(&error))
     }
 
     /// Reads the key or password.
@@ -285,6 +285,17 @@ pub fn open_problem(error: &OpenError) -> Problem {
     }
 }
 
+/// As [`open_problem`], for who may as well give a password.
+pub fn open_problem_by_hand(error: &OpenError) -> Problem {
+    let problem = open_problem(error);
+    match error {
+        OpenError::Repository(RepositoryError::WrongKey { .. }) => {
+            problem.hint("with a password, give --password-file instead of --key-file")
+        }
+        _ => problem,
+    }
+}
+
 const NO_REPOSITORY: &str = "check the path; before its first run a schedule has no backups";
 const UNREACHABLE: &str = "nothing was changed; try again when it can be reached";
 
@@ -293,9 +304,9 @@ pub fn repository_problem(what: &str, error: &RepositoryError) -> Problem {
     let exit = error.exit();
     let problem = Problem::new(exit, what).because(error);
     match error {
-        RepositoryError::WrongKey { .. } => problem
-            .hint("each schedule has its own key: backstayctl key export SCHEDULE")
-            .hint("with a password, give --password-file instead of --key-file"),
+        RepositoryError::WrongKey { .. } => {
+            problem.hint("each schedule has its own key: backstayctl key export SCHEDULE")
+        }
         RepositoryError::WrongPassword { .. } => {
             problem.hint("upper and lower case matter; a key is given with --key-file")
         }

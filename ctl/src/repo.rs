@@ -21,7 +21,7 @@ use ops::{Domain, RestoreTo, Snapshot, StorePlace, View, WriteLock};
 
 use crate::browse;
 use crate::problem::Problem;
-use crate::reach::{Reached, RepoArguments, open_problem, repository_problem};
+use crate::reach::{Reached, RepoArguments, open_problem_by_hand, repository_problem};
 use crate::restore;
 use crate::screen::{Screen, Tone, plain, toned};
 
@@ -198,7 +198,7 @@ fn open_for_writing(repo: &RepoArguments) -> Result<(Domain, WriteLock), Problem
     let place = repo.place()?;
     let opener = repo.opener()?;
     let domain = ops::open_domain_with(&place, &opener.unlock()).map_err(|error| {
-        let problem = open_problem(&error);
+        let problem = open_problem_by_hand(&error);
         match error.exit() {
             Exit::NoRepository => problem.hint("backstayctl repo init"),
             _ => problem,
