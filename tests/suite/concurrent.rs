@@ -17,10 +17,13 @@ const ENDED_MAX: Duration = Duration::from_secs(130);
 /// a change to the ledger, which nobody else could write then (byte 120 of its shared memory is the writer's lock).
 const HALT: &str = r#"
 set -u
-for attempt in $(seq 3000); do
-    pid=$(systemctl show -P MainPID "backstay-job@$1.service")
+pid=0
+end=$((SECONDS + 60))
+while [ $SECONDS -lt $end ]; do
+    # Nothing is started while the job is there: the file is open for a moment only.
+    [ -d /proc/$pid/fd ] || pid=$(systemctl show -P MainPID "backstay-job@$1.service")
     for fd in /proc/$pid/fd/*; do
-        [ "$pid" != 0 ] && [ "$fd" -ef "$2" ] || continue
+        [ "$fd" -ef "$2" ] || continue
         kill -STOP "$pid"
         until grep -q '^State:.*stopped' "/proc/$pid/status"; do :; done
         grep -qE "WRITE $pid .* 120 120\$" /proc/locks || { echo "$pid"; exit 0; }
@@ -109,7 +112,7 @@ fn run_that_hangs_is_ended_with_a_reason_while_all_else_goes_on() -> Result<()> 
         "set -e; systemctl start mariadb; mariadb -e 'CREATE DATABASE acme_one'; \
          mariadb acme_one -e 'CREATE TABLE goods (id INT PRIMARY KEY, text VARCHAR(1000)); \
          INSERT INTO goods SELECT seq, REPEAT(\"x\", 1000) FROM seq_1_to_60000'; backstayctl init; \
-         head -c 30000000 /dev/urandom > /home/acme/www/a-big",
+         head -c 100000000 /dev/urandom > /home/acme/www/a-big",
     )?;
     server.configure(FILE, &schedules())?;
     server.apply()?;
