@@ -327,6 +327,12 @@ pub fn repository_problem(what: &str, error: &RepositoryError) -> Problem {
         RepositoryError::Damaged { object, .. } if object.as_str().starts_with("k/") => problem
             .hint("another key or password of these backups opens them, and can make a new slot")
             .hint("backups at another destination have slots of their own: --repo PLACE"),
+        RepositoryError::Damaged { object, .. } => match damaged_part(object.as_str()) {
+            Some(hints) => hints
+                .iter()
+                .fold(problem, |problem, hint| problem.hint(*hint)),
+            None => problem.hint("try another destination with --from, or an older snapshot"),
+        },
         _ => match exit {
             Exit::NoRepository => problem.hint(NO_REPOSITORY),
             Exit::Damage => {
@@ -335,6 +341,24 @@ pub fn repository_problem(what: &str, error: &RepositoryError) -> Problem {
             Exit::Unreachable => problem.hint(UNREACHABLE),
             _ => problem,
         },
+    }
+}
+
+/// Says what to do about a damaged object that nothing but a person may take away.
+fn damaged_part(object: &str) -> Option<&'static [&'static str]> {
+    let last = object.rsplit('/').next().unwrap_or_default();
+    match object.split('/').nth(2) {
+        Some("s") => Some(&[
+            "backstayctl repo verify --heal-from PLACE, when there is a copy at another destination",
+            "backstayctl repo forget --damaged, which deletes it for good",
+        ]),
+        Some(_) if last.starts_with("trash-") => Some(&[
+            "backstayctl repo forget --damaged, which deletes it for good; nobody can have it back",
+        ]),
+        Some(_) if last.starts_with("pin-") => {
+            Some(&["backstayctl repo unpin --damaged, and pin again what must stay"])
+        }
+        _ => None,
     }
 }
 

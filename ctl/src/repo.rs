@@ -13,6 +13,7 @@ mod stats;
 mod trash;
 mod verify;
 mod versions;
+mod wreck;
 
 use clap::{Args, Subcommand};
 use edge::{Clock, Entropy, TreePath};

@@ -27,8 +27,8 @@ pub use repository::{
     KeyTextError, LiveReport, NameReport, PartStatistics, PathTime, Pattern, Pin, PruneOptions,
     PruneReport, Refusal, Repack, RepositoryError, ResealReport, RetentionPlan, Right, Rights,
     RunLimits, ScheduleKey, Size, SlotLock, SlotName, SlotRow, Snapshot, SnapshotStatistics,
-    SnapshotStatus, Statistics, StreamError, StreamReport, Trashed, Tuning, Unlock, Version, View,
-    chain, check_names, plan_retention,
+    SnapshotStatus, Statistics, StreamError, StreamReport, TrashList, Trashed, Tuning, Unlock,
+    Version, View, Wreck, chain, check_names, plan_retention,
 };
 pub use restore::{RestoreError, RestoreOutcome, RestoreTo, explain, restore};
 pub use sources::dump_account_sql;

@@ -15,15 +15,18 @@ const AGE_SECS_MAX: i64 = 7 * 86_400;
 
 /// A checkpoint that can be read.
 pub(crate) struct Checkpoint {
-    pub(crate) name: ObjectName,
     pub(crate) at: Instant,
     pub(crate) snapshot: Snapshot,
 }
 
 impl Checkpoint {
     pub(crate) fn is_old(&self, now: Instant) -> bool {
-        self.at.plus_secs(AGE_SECS_MAX) < now
+        is_old(self.at, now)
     }
+}
+
+fn is_old(at: Instant, now: Instant) -> bool {
+    at.plus_secs(AGE_SECS_MAX) < now
 }
 
 impl Domain {
@@ -31,22 +34,9 @@ impl Domain {
     pub(crate) fn checkpoints(
         &self,
     ) -> Result<(Vec<ObjectName>, Vec<Checkpoint>), RepositoryError> {
-        let mut names = Vec::new();
-        let prefix = layout::checkpoint_prefix(self.id());
-        self.store().list(&prefix, &mut |info| {
-            names.extend(layout::parse_checkpoint(self.id(), &info.name).map(|_| info.name));
-        })?;
-        names.sort();
-        let read = |name: &ObjectName| {
-            let (secs, hash) = layout::parse_checkpoint(self.id(), name)?;
-            let stored = self.store().get(name, SNAPSHOT_BYTES_MAX).ok()?;
-            let snapshot = self.open_snapshot(name, hash, &stored).ok()?;
-            Some(Checkpoint {
-                name: name.clone(),
-                at: Instant::from_secs(secs),
-                snapshot,
-            })
-        };
+        let names = self.checkpoint_names()?.into_iter();
+        let names: Vec<_> = names.map(|(name, _)| name).collect();
+        let read = |name: &ObjectName| self.read_checkpoint(name).ok().flatten();
         let readable = names.iter().filter_map(read).collect();
         Ok((names, readable))
     }
@@ -59,11 +49,49 @@ impl Domain {
         now: Instant,
         monitor: &dyn Monitor,
     ) -> Result<(), RepositoryError> {
-        for found in self.checkpoints()?.1 {
-            if found.is_old(now) || marker.snapshot(&found.snapshot, monitor).is_err() {
-                self.store().delete(&found.name)?;
+        for (name, at) in self.checkpoint_names()? {
+            let is_useless = match self.read_checkpoint(&name) {
+                Ok(None) => false,
+                Ok(Some(found)) => {
+                    found.is_old(now) || marker.snapshot(&found.snapshot, monitor).is_err()
+                }
+                Err(error @ RepositoryError::Store(_)) => return Err(error),
+                // Without what it needs it is worth nothing, but a newer program may know better.
+                Err(error) => error.is_wreck() || is_old(at, now),
+            };
+            if is_useless {
+                self.store().delete(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// Gives the names of all checkpoints, the oldest first, and when each was stored.
+    fn checkpoint_names(&self) -> Result<Vec<(ObjectName, Instant)>, RepositoryError> {
+        let mut names = Vec::new();
+        let prefix = layout::checkpoint_prefix(self.id());
+        self.store().list(&prefix, &mut |info| {
+            let parsed = layout::parse_checkpoint(self.id(), &info.name);
+            names.extend(parsed.map(|(secs, _)| (info.name, Instant::from_secs(secs))));
+        })?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Reads a checkpoint; `None` when it is gone.
+    pub(crate) fn read_checkpoint(
+        &self,
+        name: &ObjectName,
+    ) -> Result<Option<Checkpoint>, RepositoryError> {
+        let Some((secs, hash)) = layout::parse_checkpoint(self.id(), name) else {
+            return Ok(None);
+        };
+        let Some(stored) = self.read_beside(name, Some(&hash), SNAPSHOT_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        Ok(Some(Checkpoint {
+            at: Instant::from_secs(secs),
+            snapshot: self.open_snapshot(name, hash, &stored)?,
+        }))
     }
 }

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use edge::{Entropy, StoreFault};
+use edge::Entropy;
 use model::Instant;
 use sealing::{ObjectKind, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Domain, NameMismatch};
+use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 
 /// The longest object of condemned packs.
-pub(crate) const CONDEMNED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const CONDEMNED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The most packs that one object names; the rest is condemned by the next prune.
 pub(crate) const CONDEMNED_COUNT_MAX: usize = 50_000;
 
@@ -68,16 +68,10 @@ impl Domain {
         hash: &ObjectHash,
     ) -> Result<Option<Condemned>, RepositoryError> {
         let kind = ObjectKind::Condemned;
-        let stored = match self
-            .store()
-            .get(&self.name(kind, hash), CONDEMNED_BYTES_MAX)
-        {
-            Err(error) if error.fault == StoreFault::NotFound => return Ok(None),
-            other => other?,
+        let name = self.name(kind, hash);
+        let Some(stored) = self.read_beside(&name, Some(hash), CONDEMNED_BYTES_MAX)? else {
+            return Ok(None);
         };
-        if ObjectHash::of(&stored) != *hash {
-            return Err(self.damaged(kind, hash, NameMismatch));
-        }
         let plaintext = open_single(self.keyring(), kind, &stored)
             .map_err(|error| self.damaged(kind, hash, error))?;
         let text: CondemnedText =
@@ -87,6 +81,22 @@ impl Domain {
             at: text.at,
             packs: text.packs.iter().filter_map(|text| parse(text)).collect(),
         }))
+    }
+
+    /// Gives all packs that are condemned, as far as decisions can be read.
+    pub(crate) fn known_condemned_packs(&self) -> Result<BTreeSet<ObjectHash>, RepositoryError> {
+        let mut packs = BTreeSet::new();
+        for (hash, _) in self.list(ObjectKind::Condemned)? {
+            match self.read_condemned(&hash) {
+                Ok(one) => {
+                    let named = one.into_iter().flat_map(|one| one.packs);
+                    packs.extend(named.map(|(pack, _)| pack));
+                }
+                Err(error) if error.is_wreck() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(packs)
     }
 
     /// Gives all packs that are condemned.

@@ -377,6 +377,15 @@ impl Domain {
         &self.keyring
     }
 
+    /// Says that an object is damaged, unless the key has no right to it.
+    pub(crate) fn damaged_or_refused(
+        &self,
+        name: &ObjectName,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> RepositoryError {
+        damaged_or_refused(&*self.store, name.clone(), source)
+    }
+
     pub(crate) fn damaged(
         &self,
         kind: ObjectKind,

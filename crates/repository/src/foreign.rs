@@ -15,6 +15,7 @@ use crate::index::{FrameShape, Index, PackInfo, Record, records_of};
 use crate::layout::{self, ObjectHash};
 use crate::pack::{Codec, FRAME_BYTES_MAX, decode_trailer, decompress, encode_trailer};
 use crate::segment::{decode_fences, decode_pack, decode_record, encode_fences, open_blocks};
+use crate::session::{Revoked, SessionBody};
 use crate::snapshot::Snapshot;
 use crate::trash::Pin;
 use crate::tree::{Page, decode_page, encode_inner, encode_leaf, may_have_key};
@@ -37,13 +38,15 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("names", names),
 ];
 
-const KINDS: [ObjectKind; 6] = [
+const KINDS: [ObjectKind; 8] = [
     ObjectKind::DataPack,
     ObjectKind::MetadataPack,
     ObjectKind::IndexSegment,
     ObjectKind::Snapshot,
     ObjectKind::Condemned,
     ObjectKind::Pin,
+    ObjectKind::Session,
+    ObjectKind::Revoked,
 ];
 
 /// The keys that all sealed inputs are sealed with.
@@ -206,11 +209,13 @@ pub fn snapshot(bytes: &[u8]) {
     }
 }
 
-/// The `repository` object, condemned packs and pins.
+/// The `repository` object, condemned packs, pins, sessions and revoked ones.
 pub fn small_json(bytes: &[u8]) {
     drop(serde_json::from_slice::<Config>(bytes));
     drop(serde_json::from_slice::<CondemnedText>(bytes));
     drop(serde_json::from_slice::<Pin>(bytes));
+    drop(serde_json::from_slice::<SessionBody>(bytes));
+    drop(serde_json::from_slice::<Revoked>(bytes));
 }
 
 /// Names as a listing gives them, one on a line.
@@ -222,13 +227,26 @@ pub fn names(bytes: &[u8]) {
     let domain = keyring().domain();
     let text = String::from_utf8_lossy(bytes);
     for name in text.lines().filter_map(|line| ObjectName::new(line).ok()) {
-        for kind in KINDS {
+        // What is revoked has its session's name.
+        for kind in KINDS
+            .into_iter()
+            .filter(|kind| *kind != ObjectKind::Revoked)
+        {
             if let Some(hash) = layout::parse(domain, kind, &name) {
                 assert_eq!(layout::object(domain, kind, &hash), name);
             }
         }
         if let Some((secs, hash)) = layout::parse_trash(domain, &name) {
             assert_eq!(layout::trash(domain, secs, &hash), name);
+        }
+        if let Some((secs, hash)) = layout::parse_checkpoint(domain, &name) {
+            assert_eq!(layout::checkpoint(domain, secs, &hash), name);
+        }
+        if let Some(hash) = layout::parse_damaged(domain, &name) {
+            assert_eq!(layout::damaged(domain, &hash), name);
+        }
+        if let Some(session) = layout::parse_revoked(domain, &name) {
+            assert_eq!(layout::revoked(domain, session), name);
         }
     }
 }

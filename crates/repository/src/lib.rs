@@ -42,6 +42,7 @@ mod tuning;
 mod vectors;
 mod view;
 mod wire;
+mod wreck;
 
 pub use backup::{
     BackupCounts, BackupOptions, BackupReport, REPLICA_COUNT_MAX, Replica, ReplicaReport, back_up,
@@ -63,7 +64,8 @@ pub use slots::{SlotRow, Unlock};
 pub use snapshot::{Snapshot, SnapshotBody, SnapshotFailure, SnapshotStatus};
 pub use statistics::{Amount, PartStatistics, SnapshotStatistics, Statistics};
 pub use stream::{ContentStream, EachEntry, StreamError, StreamReport};
-pub use trash::{Pin, Trashed};
+pub use trash::{Pin, TrashList, Trashed};
 pub use tuning::{Checkpoints, Compression, RunLimits, Tuning};
 pub use view::View;
 pub use wire::FormatError;
+pub use wreck::Wreck;

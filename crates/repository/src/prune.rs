@@ -146,7 +146,7 @@ impl Domain {
         gone: &[SnapshotId],
         monitor: &dyn Monitor,
     ) -> Result<Freed, RepositoryError> {
-        let mut index = self.load_index_without(&self.condemned_packs()?)?;
+        let mut index = self.load_index_without(&self.known_condemned_packs()?)?;
         index.take_back()?;
         if let Some(damage) = index.damaged {
             return Err(damage);
@@ -199,6 +199,7 @@ impl Pruning<'_> {
         self.carry_out((&mut index, &mut bits), &last_resort)?;
         drop(last_resort);
         if self.beside.live.is_empty() {
+            self.delete_wrecked_decisions()?;
             self.condemn_dead(&mut index, &mut bits)?;
         }
         let usage = Usage::of(&index, &bits)?;
@@ -348,6 +349,19 @@ impl Pruning<'_> {
     fn delete_decision(&self, hash: &ObjectHash) -> Result<(), RepositoryError> {
         let name = self.domain.name(ObjectKind::Condemned, hash);
         Ok(self.domain.store().delete(&name)?)
+    }
+
+    /// Deletes decisions that are damaged for good: what nobody can read condemns nothing. Who read
+    /// one before would be at work still, and seen.
+    fn delete_wrecked_decisions(&self) -> Result<(), RepositoryError> {
+        for hash in self.session.wrecked() {
+            self.options.monitor.event(Event::Note(&format!(
+                "{} is damaged: what it condemned is decided on anew",
+                self.domain.name(ObjectKind::Condemned, hash)
+            )));
+            self.delete_decision(hash)?;
+        }
+        Ok(())
     }
 
     /// Condemns packs that nobody needs. What was stored since this run began may be about to be

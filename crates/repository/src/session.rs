@@ -14,10 +14,12 @@ use sealing::{ObjectKind, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
 use crate::condemned::Condemned;
-use crate::domain::{Domain, NameMismatch};
+use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 use look::Look;
+#[cfg(any(test, feature = "foreign"))]
+pub(crate) use look::Revoked;
 pub(crate) use look::{Beside, Present};
 
 /// A session that gives no sign for so long is waited for no more.
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     latest: Mutex<Option<ObjectHash>>,
     beat_at: AtomicI64,
     condemned: Vec<Condemned>,
+    /// Decisions that are damaged for good.
+    wrecked: Vec<ObjectHash>,
     beside: Vec<Present>,
     revoked: BTreeSet<SessionId>,
     ending_salt: [u8; 32],
@@ -136,6 +140,7 @@ impl Session {
             latest: Mutex::new(None),
             beat_at: AtomicI64::new(now.secs()),
             condemned,
+            wrecked: Vec::new(),
             beside: Vec::new(),
             revoked: BTreeSet::new(),
             ending_salt,
@@ -150,6 +155,8 @@ impl Session {
             match domain.read_condemned(&hash) {
                 Ok(one) => session.condemned.extend(one),
                 Err(_) if about.task == Task::Backup => {}
+                // It decides nothing any more.
+                Err(error) if error.is_wreck() => session.wrecked.push(hash),
                 Err(error) => return Err(error),
             }
         }
@@ -159,6 +166,11 @@ impl Session {
     /// Gives the decisions that were there when the session had begun.
     pub(crate) fn condemned(&self) -> &[Condemned] {
         &self.condemned
+    }
+
+    /// Gives the decisions that nobody can read any more.
+    pub(crate) fn wrecked(&self) -> &[ObjectHash] {
+        &self.wrecked
     }
 
     /// Gives the sessions that were there when this one had begun, those that are over among them.
@@ -295,15 +307,15 @@ fn clear_own(domain: &Domain) {
 
 impl Domain {
     /// Reads a sign; `None` when it is gone.
-    fn read_session(&self, hash: &ObjectHash) -> Result<Option<SessionBody>, RepositoryError> {
+    pub(crate) fn read_session(
+        &self,
+        hash: &ObjectHash,
+    ) -> Result<Option<SessionBody>, RepositoryError> {
         let kind = ObjectKind::Session;
-        let stored = match self.store().get(&self.name(kind, hash), SESSION_BYTES_MAX) {
-            Err(error) if error.fault == StoreFault::NotFound => return Ok(None),
-            other => other?,
+        let name = self.name(kind, hash);
+        let Some(stored) = self.read_beside(&name, Some(hash), SESSION_BYTES_MAX)? else {
+            return Ok(None);
         };
-        if ObjectHash::of(&stored) != *hash {
-            return Err(self.damaged(kind, hash, NameMismatch));
-        }
         let plaintext = open_single(self.keyring(), kind, &stored)
             .map_err(|error| self.damaged(kind, hash, error))?;
         let body =

@@ -132,7 +132,7 @@ impl View {
             )?;
         }
         marks.begin_trash();
-        for trashed in self.domain.trash()? {
+        for trashed in self.domain.trash_list()?.trashed {
             let pair = (&mut reader, &mut marks);
             mark(&trashed.snapshot, below, pair, monitor, &mut entries)?;
         }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use edge::{Clock, Entropy, StoreFault};
+use edge::{Clock, Entropy};
 use model::{Instant, SnapshotId};
 use sealing::{ObjectKind, Right, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Domain, NameMismatch};
+use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::{self, ObjectHash};
 use crate::session::{About, Session, Task, choose_id};
@@ -17,7 +17,7 @@ use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, id_of};
 /// The longest reason of a pin.
 const REASON_BYTES_MAX: usize = 1000;
 /// The longest object of a pin.
-pub(crate) const PIN_BYTES_MAX: u64 = 16 * 1024;
+const PIN_BYTES_MAX: u64 = 16 * 1024;
 
 /// A snapshot that was let go and can be had back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub struct Trashed {
     pub snapshot: Snapshot,
     /// When it was let go.
     pub at: Instant,
+}
+
+/// What is in the trash of a domain.
+#[derive(Debug, Default)]
+pub struct TrashList {
+    /// What can be had back, the oldest loss first.
+    pub trashed: Vec<Trashed>,
+    /// What cannot be read.
+    pub unreadable: Vec<RepositoryError>,
 }
 
 /// Why a snapshot must stay, whatever the rules say.
@@ -76,8 +85,22 @@ impl Domain {
     ///
     /// `Damaged` when one cannot be read, or `Store`.
     pub fn trash(&self) -> Result<Vec<Trashed>, RepositoryError> {
+        let list = self.trash_list()?;
+        match list.unreadable.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(list.trashed),
+        }
+    }
+
+    /// Gives what is in the trash as far as it can be read.
+    ///
+    /// # Errors
+    ///
+    /// `Store`; one that cannot be read is part of the list.
+    pub fn trash_list(&self) -> Result<TrashList, RepositoryError> {
         let here: Vec<_> = self.list(ObjectKind::Snapshot)?;
-        let mut trashed: Vec<Trashed> = Vec::new();
+        let mut list = TrashList::default();
+        let trashed = &mut list.trashed;
         for (secs, hash) in self.list_trash()? {
             // A cut left it in both places: it was not let go.
             if here.iter().any(|(other, _)| *other == hash) {
@@ -91,11 +114,12 @@ impl Domain {
                     at: Instant::from_secs(secs),
                 }),
                 // Brought back or deleted since it was listed.
-                Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
-                Err(error) => return Err(error),
+                Err(RepositoryError::NoSnapshot { .. }) => {}
+                Err(error @ RepositoryError::Store(_)) => return Err(error),
+                Err(error) => list.unreadable.push(error),
             }
         }
-        Ok(trashed)
+        Ok(list)
     }
 
     /// Brings a snapshot back from the trash.
@@ -129,9 +153,16 @@ impl Domain {
                 continue;
             }
             let name = layout::trash(self.id(), secs, &hash);
-            let bytes = self.store().get(&name, SNAPSHOT_BYTES_MAX)?;
-            if self.open_snapshot(&name, hash, &bytes)?.id != id {
-                continue;
+            let bytes = match self.read_beside(&name, Some(&hash), SNAPSHOT_BYTES_MAX) {
+                // That another one is damaged keeps this one from nothing.
+                Err(error) if error.is_wreck() && id_of(&hash) != id => continue,
+                other => other?,
+            };
+            let Some(bytes) = bytes else { continue };
+            match self.open_snapshot(&name, hash, &bytes) {
+                Ok(found) if found.id == id => {}
+                Err(error) if id_of(&hash) == id => return Err(error),
+                _ => continue,
             }
             self.store().put(&self.name(kind, &hash), &bytes)?;
             session.confirm(&hash)?;
@@ -196,9 +227,18 @@ impl Domain {
         Ok(found)
     }
 
-    fn read_trashed(&self, secs: i64, hash: &ObjectHash) -> Result<Snapshot, RepositoryError> {
+    /// Reads a snapshot in the trash; `NoSnapshot` when it is gone.
+    pub(crate) fn read_trashed(
+        &self,
+        secs: i64,
+        hash: &ObjectHash,
+    ) -> Result<Snapshot, RepositoryError> {
         let name = layout::trash(self.id(), secs, hash);
-        let bytes = self.store().get(&name, SNAPSHOT_BYTES_MAX)?;
+        let bytes = self.read_beside(&name, Some(hash), SNAPSHOT_BYTES_MAX)?;
+        let bytes = bytes.ok_or_else(|| RepositoryError::NoSnapshot {
+            id: id_of(hash),
+            place: self.place(),
+        })?;
         self.open_snapshot(&name, *hash, &bytes)
     }
 
@@ -224,16 +264,21 @@ impl Domain {
         Ok(self.store().put(&name, &sealed)?)
     }
 
-    /// Takes all pins off a snapshot; gives how many there were.
+    /// Takes all pins off a snapshot; gives how many there were. What pins are damaged for good is
+    /// left to [`Domain::delete_wrecks`].
     ///
     /// # Errors
     ///
-    /// `Damaged` when a pin cannot be read, or `Store`.
+    /// `Damaged` when a newer program may have written a pin, or `Store`.
     pub fn unpin(&self, id: SnapshotId) -> Result<u64, RepositoryError> {
         self.require(Right::Delete)?;
         let mut count = 0;
-        for (hash, pin) in self.list_pins()? {
-            if pin.snapshot == id {
+        for (hash, _) in self.list(ObjectKind::Pin)? {
+            let pin = match self.read_pin(&hash) {
+                Err(error) if error.is_wreck() => continue,
+                other => other?,
+            };
+            if pin.is_some_and(|pin| pin.snapshot == id) {
                 self.store().delete(&self.name(ObjectKind::Pin, &hash))?;
                 count += 1;
             }
@@ -247,30 +292,26 @@ impl Domain {
     ///
     /// `Damaged` when a pin cannot be read, or `Store`.
     pub fn pins(&self) -> Result<Vec<Pin>, RepositoryError> {
-        let mut pins: Vec<_> = self.list_pins()?.into_iter().map(|(_, pin)| pin).collect();
+        let mut pins = Vec::new();
+        for (hash, _) in self.list(ObjectKind::Pin)? {
+            pins.extend(self.read_pin(&hash)?);
+        }
         pins.sort_by_key(|pin| (pin.at, pin.snapshot));
         Ok(pins)
     }
 
-    fn list_pins(&self) -> Result<Vec<(ObjectHash, Pin)>, RepositoryError> {
+    /// Reads a pin; `None` when it was taken off since it was listed.
+    pub(crate) fn read_pin(&self, hash: &ObjectHash) -> Result<Option<Pin>, RepositoryError> {
         let kind = ObjectKind::Pin;
-        let mut pins = Vec::new();
-        for (hash, _) in self.list(kind)? {
-            let stored = match self.store().get(&self.name(kind, &hash), PIN_BYTES_MAX) {
-                // Taken off since it was listed.
-                Err(error) if error.fault == StoreFault::NotFound => continue,
-                other => other?,
-            };
-            if ObjectHash::of(&stored) != hash {
-                return Err(self.damaged(kind, &hash, NameMismatch));
-            }
-            let plaintext = open_single(self.keyring(), kind, &stored)
-                .map_err(|error| self.damaged(kind, &hash, error))?;
-            let pin = serde_json::from_slice(&plaintext)
-                .map_err(|error| self.damaged(kind, &hash, error))?;
-            pins.push((hash, pin));
-        }
-        Ok(pins)
+        let name = self.name(kind, hash);
+        let Some(stored) = self.read_beside(&name, Some(hash), PIN_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let plaintext = open_single(self.keyring(), kind, &stored)
+            .map_err(|error| self.damaged(kind, hash, error))?;
+        let pin =
+            serde_json::from_slice(&plaintext).map_err(|error| self.damaged(kind, hash, error))?;
+        Ok(Some(pin))
     }
 }
 

@@ -10,6 +10,8 @@
 mod common;
 #[path = "corruption/damage.rs"]
 mod damage;
+#[path = "corruption/life.rs"]
+mod life;
 #[path = "corruption/rich.rs"]
 mod rich;
 
@@ -17,15 +19,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::dice::{Dice, Plan};
-use common::prune_with;
 use damage::{CHANGES, Change, KINDS, kind_of};
-use edge::{ObjectName, ObjectStore, Silent, TreePath};
+use edge::{Clock, ObjectName, Silent, TreePath};
 use model::SnapshotId;
-use repository::{CheckDepth, CheckReport, Domain, RepositoryError, StreamError, View};
+use repository::{
+    CheckDepth, CheckReport, Domain, PruneOptions, Repack, RepositoryError, StreamError, Unlock,
+    View,
+};
 use rich::{Objects, Rich};
 use testkit::{Collected, CollectingTarget, MemoryStore};
 
-const USUAL: u64 = 540;
+const USUAL: u64 = 585;
 /// What the whole test may take of memory: an absurd length would be seen here.
 const RESIDENT_KIB_MAX: u64 = 600 * 1024;
 /// Damage and what a run or a prune makes of it is tried once in so many times.
@@ -80,6 +84,8 @@ struct Found {
 
 fn try_one(rich: &Rich, plan: Plan, case: u64, tally: &mut Tally) {
     let mut dice = Dice::new(plan.seed, case);
+    let clock = &rich.world.clock;
+    clock.advance_secs(rich.at.secs() - clock.now().secs());
     let kind = KINDS[usize::try_from(case).unwrap() % KINDS.len()];
     let change = CHANGES[usize::try_from(case).unwrap() / KINDS.len() % CHANGES.len()];
     let mut objects = rich.objects.clone();
@@ -99,7 +105,10 @@ fn try_one(rich: &Rich, plan: Plan, case: u64, tally: &mut Tally) {
         objects: &objects,
         told: &told,
     };
-    judge.second_key(&store);
+    judge.other_keys(
+        &store,
+        done.iter().any(|one| one.touches("slot")) && dice.once_in(8),
+    );
     let Some(found) = judge.open(&store) else {
         tally.detected += 1;
         return;
@@ -115,7 +124,10 @@ fn try_one(rich: &Rich, plan: Plan, case: u64, tally: &mut Tally) {
         tally.detected += 1;
     }
     if case.is_multiple_of(GO_ON_EVERY) {
-        judge.going_on_loses_nothing(&store, dice.once_in(2));
+        judge.going_on_loses_nothing(&store, &mut dice);
+        if done.iter().all(Change::is_short_lived) {
+            judge.work_goes_on(&store);
+        }
     }
 }
 
@@ -126,12 +138,31 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The other slot opens the domain, or says that it does not.
-    fn second_key(&self, store: &Arc<MemoryStore>) {
-        match Domain::open(store.clone(), &self.rich.second_key) {
-            Ok(domain) => assert_eq!(domain.id(), self.rich.domain, "{}", self.told),
-            Err(error) => self.is_fair(&error),
+    /// The other slots open the domain, or say that they do not. Passwords are slow by purpose.
+    fn other_keys(&self, store: &Arc<MemoryStore>, also_password: bool) {
+        let keys = &self.rich.keys;
+        let mut unlocks = vec![Unlock::Key(&keys.second), Unlock::Key(&keys.adder)];
+        if also_password && self.is_password_usual() {
+            unlocks.push(Unlock::Password(&keys.password));
         }
+        for unlock in &unlocks {
+            match Domain::open_with(store.clone(), unlock) {
+                Ok(domain) => assert_eq!(domain.id(), self.rich.domain, "{}", self.told),
+                Err(error) => self.is_fair(&error),
+            }
+        }
+    }
+
+    /// True while no slot asks for more memory and time than slots did before.
+    fn is_password_usual(&self) -> bool {
+        let slots = |objects: &Objects| -> BTreeSet<Vec<u8>> {
+            let slots = objects.iter();
+            let slots = slots.filter(|(name, _)| kind_of(name.as_str()) == "slot");
+            slots
+                .filter_map(|(_, bytes)| Some(bytes.get(12..24)?.to_vec()))
+                .collect()
+        };
+        slots(self.objects).is_subset(&slots(&self.rich.objects))
     }
 
     fn is_fair(&self, error: &RepositoryError) {
@@ -139,6 +170,7 @@ impl Judge<'_> {
             error,
             RepositoryError::Damaged { .. }
                 | RepositoryError::WrongKey { .. }
+                | RepositoryError::WrongPassword { .. }
                 | RepositoryError::KeyGone { .. }
                 | RepositoryError::Newer { .. }
                 | RepositoryError::NoRepository { .. }
@@ -322,10 +354,8 @@ impl Judge<'_> {
     fn nothing_vanishes(&self, found: &Found) {
         for id in &self.rich.listed {
             let is_listed = found.listed.iter().any(|snapshot| snapshot.id == *id);
-            let own = |name: &&ObjectName| {
-                kind_of(name.as_str()) == "snapshot" && name.as_str().contains(&id.to_string())
-            };
-            let has_object = self.objects.keys().any(|name| own(&name));
+            let mut names = self.rich.names[id].iter();
+            let has_object = names.any(|name| self.objects.contains_key(name));
             assert!(
                 is_listed || !has_object || !found.report.is_sound(),
                 "{}: {id}",
@@ -335,21 +365,16 @@ impl Judge<'_> {
     }
 
     /// Neither the next run nor a prune makes a loss greater, whether they succeed or refuse.
-    fn going_on_loses_nothing(&self, store: &Arc<MemoryStore>, prunes_first: bool) {
+    fn going_on_loses_nothing(&self, store: &Arc<MemoryStore>, dice: &mut Dice) {
+        let prunes_first = dice.once_in(2);
         let before = self.restorable(store);
-        let place: Arc<dyn ObjectStore> = store.clone();
         for step in 0..4 {
             if (step % 2 == 0) == prunes_first {
-                self.rich
-                    .world
-                    .clock
-                    .advance_secs(2 * i64::from(common::GRACE_SECS));
-                drop(prune_with(
-                    &self.rich.world,
-                    &place,
-                    common::GRACE_SECS,
-                    Some(repository::Repack::default()),
-                ));
+                // With what is left of a session that was cut, or when it is waited for no more.
+                let secs = *dice.pick(&[2 * i64::from(common::GRACE_SECS), common::LEASE_SECS + 1]);
+                self.rich.world.clock.advance_secs(secs);
+                let trash_secs = *dice.pick(&[0, 100_000_000]);
+                drop(self.prune(store, trash_secs, dice.once_in(3)));
             } else {
                 self.rich.world.run_one(store, &self.rich.source, &Silent);
             }
@@ -370,6 +395,41 @@ impl Judge<'_> {
                 );
             }
         }
+    }
+
+    fn prune(
+        &self,
+        store: &Arc<MemoryStore>,
+        trash_secs: u32,
+        reseals: bool,
+    ) -> Result<(), RepositoryError> {
+        let domain = Domain::open(store.clone(), &self.rich.world.key)?;
+        let options = PruneOptions {
+            trash_secs,
+            ..life::options(&self.rich.world, Some(Repack::default()))
+        };
+        if reseals {
+            domain.reseal(&options).map(drop)
+        } else {
+            domain.prune(&options).map(drop)
+        }
+    }
+
+    /// Damage of what is short-lived keeps nobody from work, once a person took away what only they
+    /// may; and it does not stay.
+    fn work_goes_on(&self, store: &Arc<MemoryStore>) {
+        let domain = Domain::open(store.clone(), &self.rich.world.key).unwrap();
+        for find in [Domain::damaged_snapshots, Domain::damaged_pins] {
+            domain.delete_wrecks(&find(&domain).unwrap()).unwrap();
+        }
+        for _ in 0..2 {
+            self.rich.world.clock.advance_secs(common::LEASE_SECS + 1);
+            let pruned = self.prune(store, 100_000_000, false);
+            assert!(pruned.is_ok(), "{}: {pruned:?}", self.told);
+            self.rich.world.run_well(store, &self.rich.source);
+        }
+        let found = self.open(store).unwrap();
+        assert!(found.report.is_sound(), "{}: {:?}", self.told, found.report);
     }
 
     fn restorable(&self, store: &Arc<MemoryStore>) -> BTreeMap<SnapshotId, BTreeSet<TreePath>> {

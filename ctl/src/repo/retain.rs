@@ -5,7 +5,7 @@ use model::{ByteCount, Exit, SnapshotId};
 use ops::{Domain, Keep, KeptBy, PruneOptions, PruneReport, Repack};
 use serde::Serialize;
 
-use super::{SystemClock, SystemEntropy, open_for_writing, trash};
+use super::{SystemClock, SystemEntropy, open_for_writing, trash, wreck};
 use crate::problem::Problem;
 use crate::reach::{self, RepoArguments, repository_problem};
 use crate::screen::{Screen, Tone, counted, plain, toned};
@@ -20,6 +20,12 @@ pub struct ForgetArguments {
     snapshots: Vec<String>,
     #[command(flatten)]
     rules: KeepArguments,
+    /// Delete for good the snapshots that are damaged, also in the trash
+    ///
+    /// What a damaged snapshot held may still be had back from a copy at another destination:
+    /// 'verify --heal-from'.
+    #[arg(long, conflicts_with_all = ["snapshots", "rules", "prune"])]
+    damaged: bool,
     /// Only say which would go, what keeps the others, and what that frees
     #[arg(long, visible_alias = "preview")]
     dry_run: bool,
@@ -156,6 +162,9 @@ struct Pruned {
 }
 
 pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result<Exit, Problem> {
+    if arguments.damaged {
+        return wreck::forget(&arguments.repo, arguments.dry_run, screen);
+    }
     let rules = rules(&arguments.rules);
     if arguments.snapshots.is_empty() && rules.keeps_all() {
         return Err(Problem::new(Exit::Usage, "which snapshots?")

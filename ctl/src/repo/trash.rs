@@ -5,7 +5,7 @@ use model::{Exit, Instant, SnapshotId};
 use ops::{Domain, Pin};
 use serde::Serialize;
 
-use super::{SystemClock, SystemEntropy, open_for_writing};
+use super::{SystemClock, SystemEntropy, open_for_writing, wreck};
 use crate::problem::Problem;
 use crate::reach::{self, RepoArguments, repository_problem};
 use crate::screen::{Screen, Table, Tone, counted, plain, toned};
@@ -41,7 +41,11 @@ pub struct PinArguments {
 #[derive(Debug, Args)]
 pub struct UnpinArguments {
     /// "latest", an id, or the beginning of one
-    snapshot: String,
+    #[arg(required_unless_present = "damaged")]
+    snapshot: Option<String>,
+    /// Take off the pins that are damaged: which snapshots they kept, nobody can tell
+    #[arg(long, conflicts_with = "snapshot")]
+    damaged: bool,
     #[command(flatten)]
     repo: RepoArguments,
 }
@@ -78,9 +82,13 @@ pub(super) fn undelete(
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
-    let trash = domain
-        .trash()
+    let list = domain
+        .trash_list()
         .map_err(|error| repository_problem("cannot read the trash", &error))?;
+    for error in &list.unreadable {
+        screen.complain(&repository_problem("cannot read a snapshot", error));
+    }
+    let trash = list.trashed;
     if arguments.snapshots.is_empty() {
         let row = |trashed: &ops::Trashed| TrashRow {
             snapshot: trashed.snapshot.id,
@@ -88,7 +96,9 @@ pub(super) fn undelete(
             discarded_at: trashed.at,
         };
         let rows: Vec<_> = trash.iter().map(row).collect();
-        return show_trash(&rows, screen);
+        show_trash(&rows, screen)?;
+        let is_whole = list.unreadable.is_empty();
+        return Ok(if is_whole { Exit::Done } else { Exit::Partial });
     }
     let mut back = Vec::new();
     for word in &arguments.snapshots {
@@ -123,14 +133,14 @@ pub(super) fn undelete(
     Ok(Exit::Done)
 }
 
-fn show_trash(rows: &[TrashRow], screen: &mut Screen) -> Result<Exit, Problem> {
+fn show_trash(rows: &[TrashRow], screen: &mut Screen) -> Result<(), Problem> {
     if screen.is_json() {
         screen.json(&rows)?;
-        return Ok(Exit::Done);
+        return Ok(());
     }
     if rows.is_empty() {
         screen.line(&[plain("The trash is empty.")])?;
-        return Ok(Exit::Done);
+        return Ok(());
     }
     let mut table = Table::new(&["snapshot", "taken", "let go"]);
     for row in rows {
@@ -141,7 +151,7 @@ fn show_trash(rows: &[TrashRow], screen: &mut Screen) -> Result<Exit, Problem> {
         ]);
     }
     screen.table(&table)?;
-    Ok(Exit::Done)
+    Ok(())
 }
 
 pub(super) fn pin(arguments: &PinArguments, screen: &mut Screen) -> Result<Exit, Problem> {
@@ -164,8 +174,11 @@ pub(super) fn pin(arguments: &PinArguments, screen: &mut Screen) -> Result<Exit,
 }
 
 pub(super) fn unpin(arguments: &UnpinArguments, screen: &mut Screen) -> Result<Exit, Problem> {
+    let Some(word) = arguments.snapshot.as_ref().filter(|_| !arguments.damaged) else {
+        return wreck::unpin(&arguments.repo, screen);
+    };
     let (domain, _lock) = open_for_writing(&arguments.repo)?;
-    let id = reach::snapshot(&domain, &arguments.snapshot)?.id;
+    let id = reach::snapshot(&domain, word)?.id;
     let count = domain
         .unpin(id)
         .map_err(|error| repository_problem("cannot take a pin off", &error))?;

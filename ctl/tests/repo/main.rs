@@ -7,6 +7,7 @@ mod disks;
 mod keys;
 #[path = "../support/mod.rs"]
 mod support;
+mod wrecks;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edge::{Entropy, StoreFault};
+use edge::Entropy;
 use model::{Instant, SessionId};
 use sealing::{ObjectKind, open_single, seal_single};
 use serde::{Deserialize, Serialize};
 
 use super::{SessionBody, Task};
-use crate::domain::Domain;
+use crate::domain::{Domain, NameMismatch};
 use crate::error::RepositoryError;
 use crate::layout::{self, ObjectHash};
 
@@ -57,8 +57,9 @@ impl Beside {
     }
 }
 
+/// That a session is waited for no more, as it is stored.
 #[derive(Serialize, Deserialize)]
-struct Revoked {
+pub(crate) struct Revoked {
     session: SessionId,
     at: Instant,
 }
@@ -163,14 +164,19 @@ impl Domain {
             }
         }
         for id in revoked {
-            match self.revoked_at(*id)? {
-                Some(at) if now.secs() - at.secs() > REVOKED_KEPT_SECS => {
+            match self.revoked_at(*id) {
+                Ok(Some(at)) if now.secs() - at.secs() > REVOKED_KEPT_SECS => {
                     self.store().delete(&layout::revoked(self.id(), *id))?;
                 }
-                Some(at) if now.secs() - at.secs() >= super::LEASE_SECS.into() => {
+                Ok(Some(at)) if now.secs() - at.secs() >= super::LEASE_SECS.into() => {
                     beside.given_up.insert(*id);
                 }
-                Some(_) | None => {}
+                Ok(_) => {}
+                // No snapshot is taken back because of it, and who was given up knows all the same.
+                Err(RepositoryError::Damaged { .. }) => {
+                    self.store().delete(&layout::revoked(self.id(), *id))?;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(beside)
@@ -194,17 +200,21 @@ impl Domain {
             .put(&layout::revoked(self.id(), session), &sealed)?)
     }
 
-    /// Says when a session was given up; `None` when that cannot be believed.
-    fn revoked_at(&self, session: SessionId) -> Result<Option<Instant>, RepositoryError> {
+    /// Says when a session was given up; `None` when it is gone.
+    pub(crate) fn revoked_at(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<Instant>, RepositoryError> {
         let name = layout::revoked(self.id(), session);
-        let stored = match self.store().get(&name, REVOKED_BYTES_MAX) {
-            Err(error) if error.fault == StoreFault::NotFound => return Ok(None),
-            other => other?,
+        let Some(stored) = self.read_beside(&name, None, REVOKED_BYTES_MAX)? else {
+            return Ok(None);
         };
-        let opened = open_single(self.keyring(), ObjectKind::Revoked, &stored).ok();
-        let revoked = opened.and_then(|text| serde_json::from_slice::<Revoked>(&text).ok());
-        Ok(revoked
-            .filter(|revoked| revoked.session == session)
-            .map(|revoked| revoked.at))
+        let plaintext = open_single(self.keyring(), ObjectKind::Revoked, &stored)
+            .map_err(|error| self.damaged_or_refused(&name, error))?;
+        match serde_json::from_slice::<Revoked>(&plaintext) {
+            Ok(revoked) if revoked.session == session => Ok(Some(revoked.at)),
+            Ok(_) => Err(self.damaged_or_refused(&name, NameMismatch)),
+            Err(error) => Err(self.damaged_or_refused(&name, error)),
+        }
     }
 }

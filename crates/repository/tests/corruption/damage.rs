@@ -17,7 +17,25 @@ pub(crate) const KINDS: &[&str] = &[
     "condemned",
     "trash",
     "pin",
+    "session",
+    "revoked",
+    "checkpoint",
+    "damage note",
 ];
+
+/// What no snapshot needs, and nobody but a person may miss: damaged, it keeps nobody from work.
+pub(crate) fn is_short_lived(kind: &str) -> bool {
+    let kinds = [
+        "condemned",
+        "trash",
+        "pin",
+        "session",
+        "revoked",
+        "checkpoint",
+        "damage note",
+    ];
+    kinds.contains(&kind)
+}
 
 pub(crate) fn kind_of(name: &str) -> &'static str {
     let parts: Vec<&str> = name.split('/').collect();
@@ -32,6 +50,10 @@ pub(crate) fn kind_of(name: &str) -> &'static str {
             Some("condemned") => "condemned",
             Some("trash") => "trash",
             Some("pin") => "pin",
+            Some("session") => "session",
+            Some("revoked") => "revoked",
+            Some("checkpoint") => "checkpoint",
+            Some("damaged") => "damage note",
             _ => "other",
         },
         _ => "other",
@@ -89,6 +111,11 @@ impl fmt::Display for Change {
 }
 
 impl Change {
+    pub(crate) fn is_short_lived(&self) -> bool {
+        let mut names = self.names.iter();
+        names.all(|name| is_short_lived(kind_of(name.as_str())))
+    }
+
     pub(crate) fn touches(&self, kind: &str) -> bool {
         self.names.iter().any(|name| kind_of(name.as_str()) == kind)
     }

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use edge::{Clock, EntryKind, Extent, ObjectName, TreePath, XAttr};
-use model::{DomainId, SnapshotId};
-use repository::{Pin, PruneOptions, Rights, ScheduleKey, Unlock};
+use model::{DomainId, Instant, Secret, SnapshotId};
+use repository::ScheduleKey;
 use testkit::{Collected, FileSpec, MemoryStore, TreeSource};
 
 use super::damage::{KINDS, kind_of};
+use super::life::{Keys, Life};
 use crate::common::{World, noise, path};
 
 pub(crate) type Objects = BTreeMap<ObjectName, Vec<u8>>;
 
 pub(crate) struct Rich {
     pub(crate) world: World,
-    pub(crate) second_key: ScheduleKey,
+    pub(crate) keys: Keys,
     pub(crate) domain: DomainId,
     pub(crate) objects: Objects,
     /// What was there at some time and is not any more, or was otherwise.
@@ -25,6 +26,10 @@ pub(crate) struct Rich {
     /// What each snapshot holds that ever was.
     pub(crate) known: BTreeMap<SnapshotId, BTreeMap<TreePath, Collected>>,
     pub(crate) listed: Vec<SnapshotId>,
+    /// The objects of each snapshot; one that is being sealed anew has two.
+    pub(crate) names: BTreeMap<SnapshotId, Vec<ObjectName>>,
+    /// When all this was so.
+    pub(crate) at: Instant,
     /// The newest tree.
     pub(crate) source: TreeSource,
     /// Packs that no snapshot needs: condemned ones.
@@ -35,17 +40,16 @@ impl Rich {
     pub(crate) fn new() -> Self {
         let mut world = World::new();
         let store = Arc::new(MemoryStore::default());
-        let mut builder = Builder {
-            store: store.clone(),
-            known: BTreeMap::new(),
-            ever: Vec::new(),
+        let keys = Keys {
+            second: ScheduleKey::from_bytes([43; 32]),
+            adder: ScheduleKey::from_bytes([44; 32]),
+            password: Secret::new("Vex.quail7-Trombone".to_owned()),
         };
         let mut source = tree();
-        let second_key = ScheduleKey::from_bytes([43; 32]);
-        builder.live_through(&world, &mut source, &second_key);
+        let life = Life::new(&store).live((&mut world, &keys), &mut source);
         let domain = world.view(&store).domain().clone();
         let objects = store.objects();
-        let ever = builder.ever.into_iter();
+        let ever = life.ever.into_iter();
         let stale = ever.filter(|(name, bytes)| objects.get(name) != Some(bytes));
         let stale = stale.collect();
         let live = live_packs(&objects, &world, &store);
@@ -53,12 +57,14 @@ impl Rich {
             |name: &&ObjectName| kind_of(name.as_str()).ends_with("pack") && !live.contains(name);
         let listed = domain.snapshots().unwrap().snapshots;
         let rich = Self {
-            second_key,
+            keys,
             domain: domain.id(),
             stale,
             foreign: foreign(&mut world),
-            known: builder.known,
+            known: life.known,
             listed: listed.iter().map(|snapshot| snapshot.id).collect(),
+            names: names_of(&objects, &world, &store),
+            at: world.clock.now(),
             source,
             dead: objects.keys().filter(is_dead).cloned().collect(),
             objects,
@@ -88,9 +94,31 @@ impl Rich {
     /// The objects whose damage a check has to name.
     pub(crate) fn live(&self) -> impl Iterator<Item = (&ObjectName, &Vec<u8>)> {
         self.objects.iter().filter(|(name, _)| {
-            !matches!(kind_of(name.as_str()), "repository" | "slot") && !self.dead.contains(name)
+            let kind = kind_of(name.as_str());
+            // What a note says is in its name alone.
+            !matches!(kind, "repository" | "slot" | "damage note") && !self.dead.contains(name)
         })
     }
+}
+
+/// Finds the objects of each snapshot: those with which alone it is there.
+fn names_of(
+    objects: &Objects,
+    world: &World,
+    store: &Arc<MemoryStore>,
+) -> BTreeMap<SnapshotId, Vec<ObjectName>> {
+    let is_snapshot = |name: &ObjectName| kind_of(name.as_str()) == "snapshot";
+    let mut names: BTreeMap<SnapshotId, Vec<ObjectName>> = BTreeMap::new();
+    for name in objects.keys().filter(|name| is_snapshot(name)) {
+        let mut alone = objects.clone();
+        alone.retain(|other, _| other == name || !is_snapshot(other));
+        store.set_objects(alone);
+        for snapshot in world.view(store).domain().snapshots().unwrap().snapshots {
+            names.entry(snapshot.id).or_default().push(name.clone());
+        }
+    }
+    store.set_objects(objects.clone());
+    names
 }
 
 /// Without a pack the check of an undamaged index names it, when the index does.
@@ -121,80 +149,6 @@ fn foreign(world: &mut World) -> Vec<(ObjectName, Vec<u8>)> {
     world.run_well(&store, &tree());
     world.key = own;
     store.objects().into_iter().collect()
-}
-
-struct Builder {
-    store: Arc<MemoryStore>,
-    known: BTreeMap<SnapshotId, BTreeMap<TreePath, Collected>>,
-    ever: Vec<(ObjectName, Vec<u8>)>,
-}
-
-impl Builder {
-    /// Runs, lets go, prunes and pins until there is an object of every kind.
-    fn live_through(&mut self, world: &World, source: &mut TreeSource, second_key: &ScheduleKey) {
-        let first = self.run(world, source);
-        // One snapshot of several pages is enough.
-        source.remove(&path("wide"));
-        let domain = world.view(&self.store).domain().clone();
-        let unlock = Unlock::Key(second_key);
-        domain
-            .add_slot(&unlock, Rights::ALL, &world.entropy)
-            .unwrap();
-        for number in 0..2 {
-            source.add_file("acme.1001/files/changing.bin", noise(100 + number, 9_000));
-            source.add_file(
-                &format!("acme.1001/files/new{number}"),
-                noise(number, 2_500),
-            );
-            self.run(world, source);
-        }
-        source.add_file("server/alone.bin", noise(200, 20_000));
-        let gone = self.run(world, source);
-        source.remove(&path("server/alone.bin"));
-        source.add_file("acme.1001/files/after", "after");
-        let trashed = self.run(world, source);
-        source.add_file("acme.1001/files/after", "later");
-        self.run(world, source);
-        domain.forget(&[gone]).unwrap();
-        domain.discard(&[trashed], world.clock.now()).unwrap();
-        self.note();
-        let options = PruneOptions {
-            grace_secs: 3600,
-            trash_secs: 86_400,
-            strays: true,
-            repack: None,
-            clock: &world.clock,
-            entropy: &world.entropy,
-            monitor: &edge::Silent,
-        };
-        let report = domain.prune(&options).unwrap();
-        assert!(report.condemned_packs > 0, "{report:?}");
-        source.add_file("acme.1001/files/last", noise(300, 3_000));
-        self.run(world, source);
-        let pin = Pin {
-            snapshot: first,
-            at: world.clock.now(),
-            reason: "the first".to_owned(),
-            until: None,
-        };
-        domain.pin(pin, &world.entropy).unwrap();
-        self.note();
-    }
-    fn run(&mut self, world: &World, source: &TreeSource) -> SnapshotId {
-        let id = world.run_well(&self.store, source);
-        world.assert_restores(&self.store, id, source);
-        self.known.insert(id, world.restore(&self.store, id).0);
-        self.note();
-        id
-    }
-
-    fn note(&mut self) {
-        for object in self.store.objects() {
-            if !self.ever.contains(&object) {
-                self.ever.push(object);
-            }
-        }
-    }
 }
 
 /// Every kind of entry and content, and more than one page.
