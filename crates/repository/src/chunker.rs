@@ -25,6 +25,11 @@ pub(crate) enum Class {
     Media = 3,
 }
 
+/// Bytes that the hash depends on: each shift takes it one bit nearer to the end of its 64.
+const HASH_WINDOW_BYTES: usize = 64;
+/// Bytes that are looked at in one go.
+const STRIP_BYTES: usize = 1024;
+
 /// Sizes of one class in bytes; the normal size is a power of two.
 struct Sizes {
     min: usize,
@@ -102,29 +107,101 @@ impl Chunker {
         Self { gear }
     }
 
-    /// Gives the length of the first chunk of `bytes`, which hold at least the longest chunk of
-    /// the class or all that is left.
-    pub(crate) fn cut(&self, class: Class, bytes: &[u8]) -> usize {
+    /// Looks for the end of the first chunk of `bytes`, from where `scan` stands, and gives its
+    /// length; `None` when more bytes are needed. `is_all` says that no more will come.
+    pub(crate) fn cut(
+        &self,
+        class: Class,
+        bytes: &[u8],
+        is_all: bool,
+        scan: &mut Scan,
+    ) -> Option<usize> {
         let sizes = class.sizes();
         let end = bytes.len().min(sizes.max);
-        if class == Class::Whole || end <= sizes.min {
-            return end;
+        let is_last = end == sizes.max || is_all;
+        if class == Class::Whole {
+            return is_last.then_some(end);
         }
         let bits = sizes.normal.ilog2();
-        let border = sizes.normal.clamp(sizes.min, end);
-        let mut hash = 0_u64;
-        for (from, to, zeros) in [(sizes.min, border, bits + 2), (border, end, bits - 2)] {
-            let shift = 64 - zeros;
-            for (at, byte) in bytes.get(from..to).unwrap_or_default().iter().enumerate() {
-                let gear = self.gear.get(usize::from(*byte)).copied().unwrap_or(0);
-                hash = (hash << 1).wrapping_add(gear);
-                if hash >> shift == 0 {
-                    return from + at + 1;
-                }
+        for (border, zeros) in [(sizes.normal, bits + 2), (sizes.max, bits - 2)] {
+            let from = scan.at.max(sizes.min);
+            let to = border.min(end);
+            let Some(piece) = bytes.get(from..to) else {
+                continue;
+            };
+            match self.find(piece, &mut scan.hash, 1 << (64 - zeros)) {
+                Some(at) => return Some(from + at + 1),
+                None => scan.at = to,
             }
         }
-        end
+        is_last.then_some(end)
     }
+
+    /// Gives the length of the first chunk of `bytes`, which are all that is left.
+    pub(crate) fn cut_all(&self, class: Class, bytes: &[u8]) -> usize {
+        let end = self.cut(class, bytes, true, &mut Scan::default());
+        end.unwrap_or(bytes.len())
+    }
+
+    /// Rolls the hash over `bytes` until it is below `border`; gives where.
+    ///
+    /// A byte leaves the hash after 64 others, so that strips of a block can be looked at side by
+    /// side: one alone would mostly wait for its last sum.
+    fn find(&self, bytes: &[u8], hash: &mut u64, border: u64) -> Option<usize> {
+        let mut rest = bytes;
+        while let Some((block, after)) = rest.split_first_chunk::<{ 4 * STRIP_BYTES }>() {
+            match self.roll_strips(block, *hash, border) {
+                Some(end) => *hash = end,
+                None => break,
+            }
+            rest = after;
+        }
+        let start = bytes.len() - rest.len();
+        for (at, byte) in rest.iter().enumerate() {
+            *hash = self.roll(*hash, *byte);
+            if *hash < border {
+                return Some(start + at);
+            }
+        }
+        None
+    }
+
+    /// Rolls the hash over a block; `None` when it is below `border` somewhere.
+    fn roll_strips(&self, block: &[u8; 4 * STRIP_BYTES], hash: u64, border: u64) -> Option<u64> {
+        let (strips, _) = block.as_chunks::<STRIP_BYTES>();
+        let [a, b, c, d] = strips else {
+            return None;
+        };
+        let after = |strip: &[u8; STRIP_BYTES]| {
+            let (_, last) = strip.split_at(STRIP_BYTES - HASH_WINDOW_BYTES);
+            last.iter().fold(0, |hash, byte| self.roll(hash, *byte))
+        };
+        let (mut at_a, mut at_b, mut at_c, mut at_d) = (hash, after(a), after(b), after(c));
+        let mut is_below = false;
+        for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+            at_a = self.roll(at_a, *a);
+            at_b = self.roll(at_b, *b);
+            at_c = self.roll(at_c, *c);
+            at_d = self.roll(at_d, *d);
+            is_below |= at_a < border;
+            is_below |= at_b < border;
+            is_below |= at_c < border;
+            is_below |= at_d < border;
+        }
+        (!is_below).then_some(at_d)
+    }
+
+    fn roll(&self, hash: u64, byte: u8) -> u64 {
+        let gear = self.gear.get(usize::from(byte)).copied().unwrap_or(0);
+        (hash << 1).wrapping_add(gear)
+    }
+}
+
+/// How far the search for the end of a chunk is.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Scan {
+    at: usize,
+    hash: u64,
 }
 
 impl fmt::Debug for Chunker {
@@ -156,7 +233,7 @@ mod tests {
         let chunker = chunker();
         let mut lengths = Vec::new();
         while !bytes.is_empty() {
-            let length = chunker.cut(class, bytes);
+            let length = chunker.cut_all(class, bytes);
             lengths.push(length);
             bytes = &bytes[length..];
         }
@@ -179,6 +256,30 @@ mod tests {
     const DUMP: &[usize] = &[
         20_690, 24_556, 39_934, 171_511, 69_260, 84_822, 86_846, 41_993, 60_388,
     ];
+
+    #[test]
+    fn cuts_do_not_depend_on_how_bytes_arrive() {
+        let bytes = noise(3 << 20);
+        let chunker = chunker();
+        for class in [Class::General, Class::Dump, Class::Media] {
+            for step in [1 << 20, 65_537, 7_919] {
+                let (mut lengths, mut start, mut scan) = (Vec::new(), 0, Scan::default());
+                let mut end = step;
+                while start < bytes.len() {
+                    let is_all = end == bytes.len();
+                    match chunker.cut(class, &bytes[start..end], is_all, &mut scan) {
+                        Some(length) => {
+                            lengths.push(length);
+                            start += length;
+                            scan = Scan::default();
+                        }
+                        None => end = bytes.len().min(end + step),
+                    }
+                }
+                assert_eq!(lengths, cuts(class, &bytes), "{class:?}, {step}");
+            }
+        }
+    }
 
     #[test]
     fn chunks_keep_to_their_sizes() {

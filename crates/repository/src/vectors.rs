@@ -177,7 +177,7 @@ fn content_and_lists() {
     let cuts = |class, bytes: &[u8]| {
         let (mut rest, mut lengths) = (bytes, Vec::new());
         while !rest.is_empty() {
-            let length = chunker.cut(class, rest);
+            let length = chunker.cut_all(class, rest);
             lengths.push(length);
             rest = &rest[length..];
         }

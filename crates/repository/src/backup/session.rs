@@ -410,6 +410,10 @@ impl Storing<'_, '_> {
         };
         frame.plain.extend_from_slice(bytes);
         frame.chunks.push(ChunkEntry { kind, id, length });
+        if frame.plain.len() >= frame_bytes {
+            // A large chunk does not lie here until the next one comes.
+            self.flush(lane)?;
+        }
         Ok(chunk)
     }
 
@@ -429,7 +433,7 @@ impl Storing<'_, '_> {
             let mut rest = bytes.as_slice();
             list.clear();
             while !rest.is_empty() {
-                let (piece, after) = rest.split_at(self.chunker.cut(Class::Dump, rest));
+                let (piece, after) = rest.split_at(self.chunker.cut_all(Class::Dump, rest));
                 list.push(self.chunk(ChunkKind::List, Side::First, piece)?);
                 rest = after;
             }

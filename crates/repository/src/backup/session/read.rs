@@ -8,10 +8,15 @@ use sealing::ChunkKind;
 
 use super::super::pipeline::Side;
 use super::{Fresh, Session, Stopped};
-use crate::chunker::Class;
+use crate::chunker::{Class, Scan};
 use crate::content::{Bytes, Content, INLINE_BYTES_MAX, Node, check_extents};
 use crate::error::chain;
 
+/// What is read at a time: it is still near the processor when it is cut and named, and a file that
+/// is one chunk comes with its end at once.
+const STEP_BYTES: usize = 256 * 1024;
+/// What a buffer holds at first.
+const WINDOW_BYTES: usize = 1024 * 1024;
 /// How often a file that changes while it is read is opened.
 const ATTEMPTS_MAX: usize = 3;
 
@@ -25,6 +30,15 @@ enum Attempt {
 enum ReadFailure {
     Stopped,
     Failed { error: String, class: ErrorClass },
+}
+
+impl ReadFailure {
+    fn of(entry: &Entry, error: &io::Error) -> Self {
+        Self::Failed {
+            error: format!("reading {}: {}", entry.path, chain(error)),
+            class: ErrorClass::Never,
+        }
+    }
 }
 
 impl From<Stopped> for ReadFailure {
@@ -114,6 +128,7 @@ impl Session<'_, '_> {
         let mut window = Window::take(std::mem::take(&mut self.buffer));
         let mut list = Vec::new();
         let mut data_bytes = 0_u64;
+        let mut scan = Scan::default();
         let result = loop {
             if self.options.monitor.is_cancelled() {
                 self.walked.is_cancelled = true;
@@ -122,17 +137,11 @@ impl Session<'_, '_> {
             if let Err(stopped) = self.look_up() {
                 break Err(stopped.into());
             }
-            let longest = class.chunk_bytes_max();
-            if let Err(error) = window.fill(longest, source) {
-                break Err(ReadFailure::Failed {
-                    error: format!("reading {}: {}", entry.path, chain(&error)),
-                    class: ErrorClass::Never,
-                });
-            }
             let bytes = window.bytes();
-            if bytes.is_empty() {
+            if window.is_at_end && bytes.is_empty() {
                 break Ok(None);
             }
+            let longest = class.chunk_bytes_max();
             if class == Class::Whole && bytes.len() > longest {
                 class = Class::General;
                 continue;
@@ -141,7 +150,20 @@ impl Session<'_, '_> {
                 data_bytes = bytes.len() as u64;
                 break Ok(Some(bytes.to_vec()));
             }
-            let length = self.storing.chunker.cut(class, bytes);
+            let cut = match class {
+                Class::Whole => window.is_at_end.then_some(bytes.len()),
+                _ => self
+                    .storing
+                    .chunker
+                    .cut(class, bytes, window.is_at_end, &mut scan),
+            };
+            let Some(length) = cut else {
+                match window.fill(source) {
+                    Ok(()) => continue,
+                    Err(error) => break Err(ReadFailure::of(entry, &error)),
+                }
+            };
+            scan = Scan::default();
             let piece = bytes.get(..length).unwrap_or_default();
             let is_all = list.is_empty() && window.is_at_end && length == bytes.len();
             let side = if is_all {
@@ -199,18 +221,21 @@ impl Window {
         self.start += length;
     }
 
-    /// Reads until more than `longest` bytes are there, or the end.
-    fn fill(&mut self, longest: usize, source: &mut dyn edge::Content) -> io::Result<()> {
-        if self.buffer.len() < 2 * longest {
-            self.buffer.resize(2 * longest, 0);
-        }
-        if self.buffer.len() - self.start <= longest {
+    /// Reads until there is a step more, or the end.
+    fn fill(&mut self, source: &mut dyn edge::Content) -> io::Result<()> {
+        if self.buffer.len() - self.end < STEP_BYTES {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
+            // What is larger is only for the few long chunks.
+            let room = (self.end + STEP_BYTES).max(WINDOW_BYTES);
+            if self.buffer.len() < room {
+                self.buffer.resize(room.next_multiple_of(WINDOW_BYTES), 0);
+            }
         }
-        while !self.is_at_end && self.end - self.start <= longest {
-            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let enough = self.end + STEP_BYTES;
+        while !self.is_at_end && self.end < enough {
+            let room = self.buffer.get_mut(self.end..enough).unwrap_or_default();
             match source.read(room) {
                 Ok(0) => self.is_at_end = true,
                 Ok(count) => self.end += count.min(room.len()),
