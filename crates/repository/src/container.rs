@@ -66,6 +66,13 @@ impl PartsWriter {
         self.bytes.len()
     }
 
+    /// Gives the length that the object would have with `more` bytes of parts, and a trailer of
+    /// `trailer` bytes of plaintext.
+    pub(crate) const fn length_with(&self, more: usize, trailer: usize) -> usize {
+        let tail_bytes = trailer + PART_OVERHEAD_BYTES + LENGTH_BYTES + HEADER_BYTES;
+        padme(self.bytes.len() + more + tail_bytes)
+    }
+
     /// Seals a part in place and appends it; gives its stored length.
     pub(crate) fn push(&mut self, part: &mut Vec<u8>) -> Result<usize, ObjectError> {
         self.cipher.seal_part(self.parts, part)?;

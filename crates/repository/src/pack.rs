@@ -25,6 +25,9 @@ const _: () = assert!(CHUNK_BYTES_MAX == 8 * 1024 * 1024 && PART_OVERHEAD_BYTES 
 pub(crate) const FRAME_COUNT_MAX: usize = 65_535;
 
 const TRAILER_VERSION: u8 = 1;
+/// The longest varint of a length or count in a trailer, and what comes before its frames.
+const LENGTH_BYTES_MAX: usize = 4;
+const TRAILER_START_BYTES: usize = 1 + LENGTH_BYTES_MAX;
 const CHUNKS_PER_FRAME_MAX: usize = 1 << 20;
 
 /// How the plaintext of a frame is stored.
@@ -68,9 +71,10 @@ pub(crate) struct Frame {
     pub(crate) chunks: Vec<ChunkEntry>,
 }
 
-/// Looked at before a frame is compressed hard: does it compress at all?
+/// Looked at before a frame is compressed hard, or a large one at all: does it compress?
 const PROBE_BYTES: usize = 8 * 1024;
-const PROBES: usize = 3;
+const PROBES_MIN: usize = 3;
+const BYTES_PER_PROBE: usize = 256 * 1024;
 /// Lower levels pass over what does not compress almost as fast as it is copied.
 const PROBE_FROM_LEVEL: i32 = 4;
 /// The level for what seems not to compress.
@@ -113,17 +117,26 @@ pub(crate) fn compress_into(plain: &[u8], level: i32, packed: &mut Vec<u8>) -> i
     }
 }
 
+/// True for a large frame that does not compress: then no buffer is needed to see that.
+pub(crate) fn is_large_noise(plain: &[u8], level: i32) -> io::Result<bool> {
+    if level == 0 || plain.len() <= DATA_FRAME_BYTES {
+        return Ok(false);
+    }
+    COMPRESSOR.with_borrow_mut(|held| Ok(!compresses(held, plain)?))
+}
+
 /// Says from some places of a frame whether it is worth the effort: whether they lose a twentieth.
 fn compresses(held: &mut Option<(i32, Compressor<'static>)>, plain: &[u8]) -> io::Result<bool> {
-    let sampled = PROBES * PROBE_BYTES;
+    let probes = PROBES_MIN.max(plain.len() / BYTES_PER_PROBE);
+    let sampled = probes * PROBE_BYTES;
     if plain.len() < 2 * sampled {
         return Ok(true);
     }
     let last = plain.len() - PROBE_BYTES;
     let mut packed = [0; PROBE_BYTES + PROBE_BYTES / 8];
     let mut sum = 0;
-    for number in 0..PROBES {
-        let from = last / (PROBES - 1) * number;
+    for number in 0..probes {
+        let from = last / (probes - 1) * number;
         let piece = plain.get(from..from + PROBE_BYTES).unwrap_or_default();
         sum += at_level(held, LEVEL_MIN)?.compress_to_buffer(piece, &mut packed[..])?;
     }
@@ -174,6 +187,8 @@ pub(crate) struct PackBuilder {
     kind: ObjectKind,
     parts: PartsWriter,
     frames: Vec<FrameEntry>,
+    /// At least as many bytes as the trailer will have.
+    trailer_bytes: usize,
 }
 
 /// A pack ready to be stored, with what the index needs to know.
@@ -203,15 +218,18 @@ impl PackBuilder {
             kind,
             parts: PartsWriter::within(keyring, kind, salt, buffer)?,
             frames: Vec::new(),
+            trailer_bytes: TRAILER_START_BYTES,
         })
     }
 
-    pub(crate) fn is_full(&self) -> bool {
-        self.is_full_at(PACK_BYTES)
-    }
-
-    pub(crate) fn is_full_at(&self, pack_bytes: usize) -> bool {
-        self.stored_bytes() >= pack_bytes || self.frames.len() >= FRAME_COUNT_MAX
+    /// Says whether a frame can be added without bringing the stored pack over `pack_bytes`. The
+    /// first one always can.
+    pub(crate) fn has_room_for(&self, frame: &Frame, pack_bytes: usize) -> bool {
+        let part = frame.payload.len() + PART_OVERHEAD_BYTES;
+        let trailer = self.trailer_bytes + trailer_bytes_of(frame);
+        self.frames.is_empty()
+            || (self.frames.len() < FRAME_COUNT_MAX
+                && self.parts.length_with(part, trailer) <= pack_bytes)
     }
 
     pub(crate) const fn stored_bytes(&self) -> usize {
@@ -227,6 +245,7 @@ impl PackBuilder {
         &mut self,
         mut frame: Frame,
     ) -> std::result::Result<Vec<u8>, ObjectError> {
+        self.trailer_bytes += trailer_bytes_of(&frame);
         let stored = self.parts.push(&mut frame.payload)?;
         self.frames.push(FrameEntry {
             shape: FrameShape {
@@ -277,6 +296,11 @@ impl PackBuilder {
             frames: self.frames,
         })
     }
+}
+
+/// At least what a frame takes in the trailer: its shape, and its chunks with their ids.
+const fn trailer_bytes_of(frame: &Frame) -> usize {
+    4 * LENGTH_BYTES_MAX + frame.chunks.len() * (1 + LENGTH_BYTES_MAX + 32)
 }
 
 pub(crate) fn encode_trailer(frames: &[FrameEntry]) -> Vec<u8> {
@@ -416,6 +440,12 @@ mod tests {
             assert!(compresses(held, &text).unwrap());
             assert!(compresses(held, b"short").unwrap());
         });
+        let large = noise.repeat(2);
+        assert!(is_large_noise(&large, 3).unwrap());
+        assert!(!is_large_noise(&large, 0).unwrap() && !is_large_noise(&noise, 3).unwrap());
+        let mut mixed = large.clone();
+        mixed[..1 << 19].fill(7);
+        assert!(!is_large_noise(&mixed, 3).unwrap());
         for level in 0..=9 {
             let (codec, payload) = compress(noise.clone(), level).unwrap();
             assert!(codec == Codec::Raw && payload == noise);

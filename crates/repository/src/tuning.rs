@@ -131,12 +131,14 @@ impl Plan {
             Some(_) => memory / 4 / context_bytes(level),
             None => COMPRESSORS_MAX,
         };
+        let compressors = busy.min(affordable).clamp(1, COMPRESSORS_MAX);
         Self {
             pack_bytes: fitting.min(paced).max(MIB),
             frame_bytes,
-            frames_bytes_max: memory / 8,
+            // One in work and one that waits, for each compressor.
+            frames_bytes_max: (memory / 8).min(2 * compressors * frame_bytes),
             packs_bytes_max: memory / 2,
-            compressors: busy.min(affordable).clamp(1, COMPRESSORS_MAX),
+            compressors,
             uploads: (memory / (32 * MIB)).clamp(1, 4),
         }
     }

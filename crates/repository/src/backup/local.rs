@@ -17,7 +17,7 @@ use crate::domain::Domain;
 use crate::error::{ReadError, RepositoryError};
 use crate::index::{Index, PackInfo, Prefix, Record, prefix_of, records_of};
 use crate::layout::{self, ObjectHash};
-use crate::pack::{ChunkEntry, Frame, METADATA_FRAME_BYTES, PackBuilder, compress};
+use crate::pack::{ChunkEntry, Frame, METADATA_FRAME_BYTES, PACK_BYTES, PackBuilder, compress};
 use crate::reader::ChunkReader;
 use crate::snapshot::{Snapshot, with_id};
 use crate::tree::TreeWalk;
@@ -274,6 +274,16 @@ impl<'a> PageKeeper<'a> {
         let plain = std::mem::take(&mut self.plain);
         let length = u32::try_from(plain.len()).ok()?;
         let (codec, payload) = compress(plain, LEVEL).ok()?;
+        let frame = Frame {
+            codec,
+            plain: length,
+            payload,
+            chunks: std::mem::take(&mut self.chunks),
+        };
+        let is_full = |builder: &PackBuilder| !builder.has_room_for(&frame, PACK_BYTES);
+        if self.builder.as_ref().is_some_and(is_full) {
+            self.close_pack();
+        }
         let mut builder = match self.builder.take() {
             Some(builder) => builder,
             None => {
@@ -283,18 +293,8 @@ impl<'a> PageKeeper<'a> {
                 PackBuilder::new(self.domain.keyring(), kind, &salt).ok()?
             }
         };
-        let frame = Frame {
-            codec,
-            plain: length,
-            payload,
-            chunks: std::mem::take(&mut self.chunks),
-        };
         builder.push(frame).ok()?;
-        let is_full = builder.is_full();
         self.builder = Some(builder);
-        if is_full {
-            self.close_pack();
-        }
         Some(())
     }
 

@@ -8,6 +8,7 @@ mod level;
 mod packer;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,7 @@ use crate::chunker::CHUNK_BYTES_MAX;
 use crate::gate::{Gate, Permit, Pool};
 use crate::index::{PackInfo, Record};
 use crate::layout::ObjectHash;
-use crate::pack::{ChunkEntry, Codec, Frame, METADATA_FRAME_BYTES, compress_into};
+use crate::pack::{ChunkEntry, Codec, Frame, METADATA_FRAME_BYTES, compress_into, is_large_noise};
 use crate::throttle::{ByteRate, CpuShare};
 use crate::tuning::Plan;
 use level::Level;
@@ -32,8 +33,13 @@ use packer::Packer;
 const ITEMS_QUEUED: usize = 64;
 /// Metadata is small and read often.
 const METADATA_LEVEL: i32 = 3;
-/// Buffers for chunks larger than a frame that are kept.
-const LARGE_BUFFERS: usize = 2;
+/// Sizes of buffers for chunks larger than a frame. One that was large once takes as much for ever,
+/// so that a chunk gets none that is much larger than itself.
+const LARGE_BYTES: [usize; 3] = [CHUNK_BYTES_MAX / 4, CHUNK_BYTES_MAX / 2, CHUNK_BYTES_MAX];
+/// Bytes of buffers of each of these sizes that are kept.
+const LARGE_BYTES_KEPT: usize = CHUNK_BYTES_MAX / 2;
+/// Buffers for metadata that are kept.
+const METADATA_BUFFERS: usize = 8;
 
 /// Which of the two open packs of content. Chunks of larger files go to either by chance, so that
 /// the sizes of packs say nothing of the sizes of chunks.
@@ -89,7 +95,7 @@ impl Flow {
         Arc::new(Self {
             plan,
             buffers: Buffers::of(&plan),
-            frames: Gate::new(plan.frames_bytes_max),
+            frames: Gate::new(frame_count(&plan) * room(plan.frame_bytes)),
             packs: Gate::new(plan.packs_bytes_max),
             level: Level::of(tuning.compression),
             upload: tuning.limits.upload_per_sec.map(ByteRate::new),
@@ -105,27 +111,34 @@ impl Flow {
     }
 }
 
+/// Frames of content under way.
+const fn frame_count(plan: &Plan) -> usize {
+    plan.frames_bytes_max.div_ceil(plan.frame_bytes)
+}
+
+/// Bytes of a buffer for a frame: it grows by its tag, and by a little when it does not compress.
+fn room(plain: usize) -> usize {
+    zstd::zstd_safe::compress_bound(plain) + PART_OVERHEAD_BYTES
+}
+
 /// Buffers of the sizes that a run needs.
 pub(super) struct Buffers {
     data: Arc<Pool>,
     metadata: Arc<Pool>,
-    large: Arc<Pool>,
+    /// The smallest first.
+    large: [Arc<Pool>; LARGE_BYTES.len()],
+    /// For packs of content only: those of metadata grow as they need.
     packs: Arc<Pool>,
 }
 
 impl Buffers {
     fn of(plan: &Plan) -> Self {
-        // A frame grows by its tag, and by a little when it does not compress.
-        let room = |bytes| zstd::zstd_safe::compress_bound(bytes) + PART_OVERHEAD_BYTES;
-        let frames = 2 * plan.frames_bytes_max.div_ceil(plan.frame_bytes);
-        // The last frame and the trailer go beyond, and Padmé adds up to 3 % at these sizes.
-        let pack = plan.pack_bytes + plan.pack_bytes / 16 + plan.frame_bytes;
         let packs = plan.packs_bytes_max.div_ceil(plan.pack_bytes);
         Self {
-            data: Pool::new(room(plan.frame_bytes), frames),
-            metadata: Pool::new(room(METADATA_FRAME_BYTES), ITEMS_QUEUED),
-            large: Pool::new(room(CHUNK_BYTES_MAX), LARGE_BUFFERS),
-            packs: Pool::new(pack, packs),
+            data: Pool::new(room(plan.frame_bytes), frame_count(plan)),
+            metadata: Pool::new(room(METADATA_FRAME_BYTES), METADATA_BUFFERS),
+            large: LARGE_BYTES.map(|bytes| Pool::new(room(bytes), LARGE_BYTES_KEPT / bytes)),
+            packs: Pool::new(plan.pack_bytes, packs),
         }
     }
 
@@ -144,11 +157,9 @@ impl Buffers {
         } else {
             &self.metadata
         };
-        if bytes <= ordinary.capacity() {
-            ordinary
-        } else {
-            &self.large
-        }
+        let pools = std::iter::once(ordinary).chain(&self.large);
+        let mut fitting = pools.filter(|pool| bytes <= pool.capacity());
+        fitting.next().unwrap_or(ordinary)
     }
 }
 
@@ -254,7 +265,8 @@ impl<'scope> Pipeline<'scope> {
     /// Queues a frame, waiting while too much is under way. False when nobody takes it any more.
     pub(super) fn push(&mut self, job: FrameJob) -> bool {
         self.pushed += 1;
-        let permit = self.flow.frames.enter(job.plain.len());
+        // The buffer may have been full before.
+        let permit = self.flow.frames.enter(job.plain.capacity());
         self.frames.send(Job { job, permit }).is_ok()
     }
 
@@ -297,16 +309,10 @@ fn compress_all(jobs: &Mutex<Receiver<Job>>, compressed: &SyncSender<ForPacker>,
             _ => METADATA_LEVEL,
         };
         let plain = u32::try_from(job.plain.len()).unwrap_or(u32::MAX);
-        let mut packed = flow.buffers.take_frame(kind, job.plain.len());
         // Compression into memory fails only without memory; then this run cannot go on.
-        let Ok(codec) = compress_into(&job.plain, level, &mut packed) else {
+        let Ok((codec, payload)) = compress_one(job.plain, (kind, level), &flow.buffers) else {
             return;
         };
-        let (payload, free) = match codec {
-            Codec::Zstd => (packed, job.plain),
-            Codec::Raw => (job.plain, packed),
-        };
-        flow.buffers.give_frame(kind, free);
         let frame = Frame {
             codec,
             plain,
@@ -324,6 +330,25 @@ fn compress_all(jobs: &Mutex<Receiver<Job>>, compressed: &SyncSender<ForPacker>,
         }
         flow.keep_cpu_share();
     }
+}
+
+/// Compresses the plaintext of a frame, unless that gains nothing.
+fn compress_one(
+    plain: Vec<u8>,
+    (kind, level): (ObjectKind, i32),
+    buffers: &Buffers,
+) -> io::Result<(Codec, Vec<u8>)> {
+    if is_large_noise(&plain, level)? {
+        return Ok((Codec::Raw, plain));
+    }
+    let mut packed = buffers.take_frame(kind, plain.len());
+    let codec = compress_into(&plain, level, &mut packed)?;
+    let (payload, free) = match codec {
+        Codec::Zstd => (packed, plain),
+        Codec::Raw => (plain, packed),
+    };
+    buffers.give_frame(kind, free);
+    Ok((codec, payload))
 }
 
 fn start_uploads<'scope, 'env: 'scope>(

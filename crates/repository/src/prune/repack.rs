@@ -14,7 +14,7 @@ use crate::error::{ReadError, RepositoryError};
 use crate::index::{Index, PackInfo, Record, records_of};
 use crate::layout::ObjectHash;
 use crate::pack::{
-    ChunkEntry, DATA_FRAME_BYTES, Frame, METADATA_FRAME_BYTES, PackBuilder, compress,
+    ChunkEntry, DATA_FRAME_BYTES, Frame, METADATA_FRAME_BYTES, PACK_BYTES, PackBuilder, compress,
 };
 use crate::reader::{ChunkReader, plan_runs};
 
@@ -314,6 +314,16 @@ impl Mover<'_> {
                 source: source.into(),
             }
         })?;
+        let frame = Frame {
+            codec,
+            plain: length,
+            payload,
+            chunks: std::mem::take(&mut lane.chunks),
+        };
+        let is_full = |builder: &PackBuilder| !builder.has_room_for(&frame, PACK_BYTES);
+        if lane.builder.as_ref().is_some_and(is_full) {
+            self.store(lane)?;
+        }
         let mut builder = match lane.builder.take() {
             Some(builder) => builder,
             None => {
@@ -323,17 +333,10 @@ impl Mover<'_> {
                     .map_err(RepositoryError::Sealing)?
             }
         };
-        let frame = Frame {
-            codec,
-            plain: length,
-            payload,
-            chunks: std::mem::take(&mut lane.chunks),
-        };
         builder.push(frame).map_err(RepositoryError::Sealing)?;
         lane.framed = lane.pushed;
-        let is_full = builder.is_full();
         lane.builder = Some(builder);
-        if is_full { self.store(lane) } else { Ok(()) }
+        Ok(())
     }
 
     /// Stores the pack of a lane and reads its end back.

@@ -56,14 +56,15 @@ impl Packer<'_> {
         let room = open + next.frame.payload.len();
         self.flow.packs.wait_for_room(room);
         let mut pack = match self.open.remove(&lane) {
-            Some(pack) => pack,
+            Some(pack) if pack.has_room_for(&next.frame, self.full_bytes(lane)) => pack,
+            Some(full) => {
+                self.close(full, lane)?;
+                self.begin(lane.kind)?
+            }
             None => self.begin(lane.kind)?,
         };
         self.add(&mut pack, lane, next.frame)?;
         drop(next.permit);
-        if pack.is_full_at(self.full_bytes(lane)) {
-            return self.close(pack, lane);
-        }
         self.open.insert(lane, pack);
         Ok(())
     }
@@ -104,7 +105,8 @@ impl Packer<'_> {
             else {
                 continue;
             };
-            if left + right > self.flow.plan.pack_bytes {
+            // Trailer and filler come on top.
+            if left + right > self.flow.plan.pack_bytes / 16 * 15 {
                 continue;
             }
             if let (Some(mut pack), Some(rest)) =
@@ -127,7 +129,10 @@ impl Packer<'_> {
     fn begin(&self, kind: ObjectKind) -> Result<PackBuilder, sealing::ObjectError> {
         let mut salt = [0; 32];
         self.entropy.fill(&mut salt);
-        let buffer = self.flow.buffers.packs.take();
+        let buffer = match kind {
+            ObjectKind::DataPack => self.flow.buffers.packs.take(),
+            _ => Vec::new(),
+        };
         PackBuilder::within(self.keyring()?, kind, &salt, buffer)
     }
 
