@@ -5,6 +5,7 @@
 
 mod ahead;
 mod copy;
+mod held;
 mod indexer;
 mod local;
 mod parent;

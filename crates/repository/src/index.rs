@@ -9,7 +9,7 @@ mod sorter;
 mod stored;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::sync::{Arc, OnceLock};
 
@@ -166,6 +166,18 @@ impl Index {
 
     fn is_only_there(&self, record: &Record) -> bool {
         self.answer(self.table.find(&record.prefix)).is_none()
+    }
+
+    /// Gives the chunks that only doomed packs hold; `None` when there are more than `count_max`, or
+    /// when it cannot be told.
+    pub(crate) fn only_in_doomed(&self, count_max: usize) -> Option<HashSet<Prefix>> {
+        let left_out = self.left_out.iter();
+        let only = left_out.filter(|record| self.is_only_there(record));
+        let only: HashSet<_> = only
+            .map(|record| record.prefix)
+            .take(count_max + 1)
+            .collect();
+        (only.len() <= count_max && self.failure.get().is_none()).then_some(only)
     }
 
     /// True when nobody should rely on a pack.

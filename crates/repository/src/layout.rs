@@ -61,6 +61,12 @@ pub(crate) fn local_key(domain: DomainId) -> ObjectName {
     name(format!("w/{domain}/local-key"))
 }
 
+/// Gives the name, in a cache, of what the last run knew of the index at a place.
+pub(crate) fn held(domain: DomainId, place: &str) -> ObjectName {
+    let place = ObjectHash::of(place.as_bytes());
+    name(format!("w/{domain}/held-{place}"))
+}
+
 /// Reads a listed name, or `None` when it is not that of a slot.
 pub(crate) fn parse_slot(listed: &ObjectName) -> Option<(DomainId, SlotName)> {
     let (domain_text, slot_text) = listed.as_str().strip_prefix("k/")?.split_once('/')?;

@@ -8,6 +8,7 @@ use edge::{ByteRange, Entropy, Event, Monitor, ObjectName, StoreError};
 use model::{DestinationName, Instant, SessionId};
 use sealing::{ChunkId, ObjectKind, Right};
 
+use super::held::Held;
 use super::indexer::Indexed;
 use super::local::LocalState;
 use super::{BackupOptions, REPLICA_COUNT_MAX, Replica};
@@ -39,6 +40,8 @@ pub(super) struct Copy {
     /// index until they are stored again: their pack may be healed from another place.
     noted: HashSet<Prefix>,
     has_bad: AtomicBool,
+    /// A snapshot that need not be looked for chunk by chunk.
+    held: Option<Held>,
     /// Packs that have another length than they should. What is whole in them stays readable.
     pub(super) cut: BTreeSet<ObjectHash>,
     is_dead: AtomicBool,
@@ -84,6 +87,18 @@ impl Copy {
         self.index.contains(id)
             && !self.is_noted(id)
             && !(self.has_bad.load(Ordering::Acquire) && self.bad_chunks().contains(&prefix_of(id)))
+    }
+
+    /// Gives what is known of a snapshot as a whole: that everything it needs is here, but perhaps
+    /// these chunks.
+    pub(super) fn holds_all_but(&self, snapshot: &ObjectHash) -> Option<&HashSet<Prefix>> {
+        let held = self.held.as_ref()?;
+        (held.snapshot == *snapshot && self.is_sound()).then_some(&held.exceptions)
+    }
+
+    /// True while all that the index names can be read, as far as this run knows.
+    pub(super) fn is_sound(&self) -> bool {
+        self.is_live() && self.noted.is_empty() && !self.has_bad.load(Ordering::Acquire)
     }
 
     /// True for a chunk that a check found damaged.
@@ -309,7 +324,9 @@ impl Copy {
         let cut = self.index.packs().iter().filter(is_cut);
         self.cut = cut.map(|pack| pack.hash).collect();
         self.mark_cut()?;
-        self.look_at_damage()
+        self.look_at_damage()?;
+        self.held = Held::read(&self.domain, &self.index);
+        Ok(())
     }
 
     /// What is in packs of the wrong length is stored again as far as this run needs it.
@@ -376,6 +393,7 @@ pub(super) fn open_all(
             bad: Mutex::default(),
             noted: HashSet::new(),
             has_bad: AtomicBool::new(false),
+            held: None,
             cut: BTreeSet::new(),
             is_dead: AtomicBool::new(false),
             error: Mutex::new(None),

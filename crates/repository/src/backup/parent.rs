@@ -11,6 +11,7 @@ use model::{Instant, SnapshotId};
 use super::copy::Copy;
 use crate::content::{Bytes, ChunkRef, Content, Node};
 use crate::error::ReadError;
+use crate::layout::ObjectHash;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{Leaf, TreeWalk};
@@ -111,6 +112,10 @@ impl<'a> Parent<'a> {
 
     pub(super) const fn snapshot_id(&self) -> SnapshotId {
         self.snapshot.id
+    }
+
+    pub(super) const fn snapshot_hash(&self) -> &ObjectHash {
+        &self.snapshot.hash
     }
 
     /// Gives the entry as it was, when it did not change since. Paths are asked for in order.

@@ -8,6 +8,7 @@ use sealing::{ObjectKind, Right};
 
 use super::ReplicaReport;
 use super::copy::{Copy, trim_caches};
+use super::held::Held;
 use super::pipeline::NewPack;
 use crate::domain::NameMismatch;
 use crate::error::RepositoryError;
@@ -47,7 +48,9 @@ impl Publication<'_> {
             copy.index
                 .segments
                 .retain(|segment| is_there(&segment.hash));
-            kept.extend(published.written.into_iter().filter(is_there));
+            let written = published.packs.iter().chain(&published.segments);
+            kept.extend(written.copied().filter(is_there));
+            self.note_held(copy, &published);
         }
         trim_caches(&copies, &kept);
         copies
@@ -75,6 +78,18 @@ impl Publication<'_> {
                 None
             }
         }
+    }
+
+    /// Notes for the next run that the index finds all of the snapshot: each chunk of it was found
+    /// in the index, or stored.
+    fn note_held(&self, copy: &Copy, published: &Published) {
+        let (Some((snapshot, _)), true) = (self.snapshot, copy.is_sound()) else {
+            return;
+        };
+        let before = copy.index.segments.iter().map(|segment| &segment.hash);
+        let segments = before.chain(&published.segments).copied();
+        let is_there = |hash: &ObjectHash| !published.replaced.contains(hash);
+        Held::note(&copy.domain, snapshot, &segments.filter(is_there).collect());
     }
 
     /// Writes the index of what is new; with it what is small when that became many, and all when
@@ -117,13 +132,16 @@ impl Publication<'_> {
                 Err(error) => return Err(error),
             }
         }
-        let mut written: Vec<_> = indexed.packs;
-        written.extend(indexed.segments.iter().map(|own| own.hash));
+        let mut segments: Vec<_> = indexed.segments.iter().map(|own| own.hash).collect();
         if !replaced.is_empty() || !index.packs().is_empty() {
-            let segments = copy.put_index(&index, &replaced, self.entropy)?;
-            written.extend(segments.iter().map(|segment| segment.hash));
+            let written = copy.put_index(&index, &replaced, self.entropy)?;
+            segments.extend(written.iter().map(|segment| segment.hash));
         }
-        Ok(Published { written, replaced })
+        Ok(Published {
+            packs: indexed.packs,
+            segments,
+            replaced,
+        })
     }
 
     fn try_publish_at(&self, copy: &Copy) -> Result<Published, RepositoryError> {
@@ -155,10 +173,11 @@ impl Publication<'_> {
     }
 }
 
-/// How the segments of a replica changed.
+/// How the index of a replica changed.
 struct Published {
-    /// Segments, and packs that came into the index before the end.
-    written: Vec<ObjectHash>,
+    /// Packs that came into the index before the end.
+    packs: Vec<ObjectHash>,
+    segments: Vec<ObjectHash>,
     replaced: Vec<ObjectHash>,
 }
 

@@ -7,7 +7,9 @@ use edge::{Entry, EntryKind};
 
 use super::super::parent::{Former, Parent};
 use super::{Session, Stopped, Storing};
-use crate::content::{Bytes, Content, Node};
+use crate::content::{Bytes, ChunkRef, Content, Node};
+use crate::index::prefix_of;
+use crate::layout::ObjectHash;
 use crate::tree::Leaf;
 
 /// The first entries of a page of the previous snapshot, all unchanged so far.
@@ -110,14 +112,29 @@ impl Session<'_, '_> {
 impl Storing<'_, '_> {
     /// Says whether every live replica holds the content of an entry of a previous snapshot.
     fn holds(&self, parent: &mut Parent<'_>, content: Option<&Content>) -> Option<()> {
-        if let Some(content) = content
-            && let Bytes::Chunks { depth, list } = &content.bytes
-        {
-            let is_held =
-                self.all_hold(list) && (*depth == 0 || self.all_hold(&parent.chunk_list(content)?));
-            return is_held.then_some(());
+        let Some(Bytes::Chunks { depth, list }) = content.map(|content| &content.bytes) else {
+            return Some(());
+        };
+        let snapshot = *parent.snapshot_hash();
+        let is_long = *depth > 0;
+        if self.each_holds(&snapshot, list, is_long) {
+            return Some(());
         }
-        Some(())
+        let is_held =
+            self.all_hold(list) && (!is_long || self.all_hold(&parent.chunk_list(content?)?));
+        is_held.then_some(())
+    }
+
+    /// True when each live replica is known to hold a snapshot as a whole, and so these chunks.
+    /// What more a long list leads to is only known where nothing is missing at all.
+    fn each_holds(&self, snapshot: &ObjectHash, list: &[ChunkRef], is_long: bool) -> bool {
+        let mut live = self.copies.iter().filter(|copy| copy.is_live());
+        live.all(|copy| {
+            copy.holds_all_but(snapshot).is_some_and(|missing| {
+                let is_there = |chunk: &ChunkRef| !missing.contains(&prefix_of(&chunk.id));
+                missing.is_empty() || (!is_long && list.iter().all(is_there))
+            })
+        })
     }
 }
 
