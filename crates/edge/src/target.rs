@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryKind};
 use crate::path::TreePath;
 use crate::source::Extent;
 
@@ -20,13 +20,14 @@ pub struct TargetError {
 }
 
 /// Receives the bytes of one file or stream.
-pub trait FileSink: Send {
-    /// Writes `bytes` at `offset`. For a stream, calls come in order without gaps.
+pub trait FileSink: Send + Sync {
+    /// Writes `bytes` at `offset`; several threads do so at once. Where
+    /// [`Target::takes_in_order`] says so, one call comes after the other without gaps.
     ///
     /// # Errors
     ///
     /// `TargetError` when they could not be written; the file is then incomplete.
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError>;
 
     /// Sets length, owner, mode, attributes and times, and makes the file visible.
     ///
@@ -45,6 +46,11 @@ pub trait Target: Send + Sync {
     ///
     /// `TargetError`; the restore goes on without it and everything below it.
     fn create(&self, entry: &Entry) -> Result<(), TargetError>;
+
+    /// True when the content of this entry must be written from its beginning to its end.
+    fn takes_in_order(&self, entry: &Entry) -> bool {
+        entry.kind == EntryKind::Stream
+    }
 
     /// Begins a file or stream of `entry.size_bytes`; `extents` are given when it has holes.
     ///

@@ -160,23 +160,47 @@ fn at_level<'h>(
 
 /// Gives back the plaintext of an opened frame.
 pub(crate) fn decompress(shape: FrameShape, payload: Vec<u8>) -> Result<Vec<u8>> {
-    let plain_bytes = usize::try_from(shape.plain).unwrap_or(usize::MAX);
+    let mut plain = Vec::new();
+    match shape.codec {
+        Codec::Raw => plain = payload,
+        Codec::Zstd => drop(decompress_into(shape, &payload, &mut plain)?),
+    }
+    check_length(shape, &plain)?;
+    Ok(plain)
+}
+
+/// As [`decompress`], into a buffer that is used again; what is stored as it is stays where it is.
+pub(crate) fn decompress_into<'p>(
+    shape: FrameShape,
+    payload: &'p [u8],
+    buffer: &'p mut Vec<u8>,
+) -> Result<&'p [u8]> {
     let plain = match shape.codec {
         Codec::Raw => payload,
-        Codec::Zstd => DECOMPRESSOR
-            .with_borrow_mut(|held| {
-                let mut decompressor = match held.take() {
-                    Some(decompressor) => decompressor,
-                    None => Decompressor::new()?,
-                };
-                let plain = decompressor.decompress(&payload, plain_bytes);
-                *held = Some(decompressor);
-                plain
-            })
-            .map_err(|_| FormatError("a frame does not decompress"))?,
+        Codec::Zstd => {
+            buffer.clear();
+            buffer.reserve(usize::try_from(shape.plain).unwrap_or(usize::MAX));
+            DECOMPRESSOR
+                .with_borrow_mut(|held| {
+                    let mut decompressor = match held.take() {
+                        Some(decompressor) => decompressor,
+                        None => Decompressor::new()?,
+                    };
+                    let plain = decompressor.decompress_to_buffer(payload, buffer);
+                    *held = Some(decompressor);
+                    plain
+                })
+                .map_err(|_| FormatError("a frame does not decompress"))?;
+            buffer
+        }
     };
-    if plain.len() == plain_bytes {
-        Ok(plain)
+    check_length(shape, plain)?;
+    Ok(plain)
+}
+
+fn check_length(shape: FrameShape, plain: &[u8]) -> Result<()> {
+    if usize::try_from(shape.plain) == Ok(plain.len()) {
+        Ok(())
     } else {
         Err(FormatError("a frame has another length than listed"))
     }

@@ -10,7 +10,7 @@ use crate::content::{Bytes, ChunkRef, Content, decode_list};
 use crate::domain::Domain;
 use crate::error::ReadError;
 use crate::index::{Locate, PackInfo, Record};
-use crate::pack::decompress;
+use crate::pack::{decompress, decompress_into};
 use crate::tree::PageSource;
 use crate::wire::FormatError;
 
@@ -20,6 +20,7 @@ const GAP_BYTES_MAX: u64 = 1024 * 1024;
 const REQUEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Opened frames that are kept: pages near each other are read together.
 const RECENT_FRAMES: usize = 8;
+const CUT_OFF: FormatError = FormatError("it is cut off");
 /// Packs whose ciphers are kept.
 const CIPHERS_MAX: usize = 1024;
 
@@ -31,6 +32,8 @@ pub(crate) struct ChunkReader<'a> {
     /// Pack, frame and plaintext, the latest first.
     recent: VecDeque<(u32, u16, Arc<Vec<u8>>)>,
     ciphers: BTreeMap<u32, Arc<ObjectCipher>>,
+    /// Where frames are decompressed that are looked at once.
+    buffer: Vec<u8>,
 }
 
 /// Neighbouring frames of one pack that one request fetches.
@@ -45,9 +48,20 @@ pub(crate) struct FrameRun {
 
 /// Takes an opened frame with its number.
 pub(crate) type FrameSink<'f, R> = dyn FnMut(&R, u16, Result<Vec<u8>, ReadError>) + 'f;
+/// The same for a frame that is there only for the call.
+pub(crate) type FrameLook<'f, R> = dyn FnMut(&R, u16, Result<&[u8], ReadError>) + 'f;
 
 /// Joins frames, sorted by pack and number, into runs.
 pub(crate) fn plan_runs(index: &dyn Locate, frames: &[(u32, u16)]) -> Vec<FrameRun> {
+    plan_runs_up_to(REQUEST_BYTES_MAX, index, frames)
+}
+
+/// As [`plan_runs`], with runs of at most so many bytes, unless a single frame is larger.
+pub(crate) fn plan_runs_up_to(
+    bytes_max: u64,
+    index: &dyn Locate,
+    frames: &[(u32, u16)],
+) -> Vec<FrameRun> {
     let mut runs: Vec<FrameRun> = Vec::new();
     for (pack, frame) in frames {
         let Some(info) = index.pack(*pack) else {
@@ -62,7 +76,7 @@ pub(crate) fn plan_runs(index: &dyn Locate, frames: &[(u32, u16)]) -> Vec<FrameR
             Some(run)
                 if run.pack == *pack
                     && offset - (run.offset + run.length) <= GAP_BYTES_MAX
-                    && end - run.offset <= REQUEST_BYTES_MAX =>
+                    && end - run.offset <= bytes_max =>
             {
                 run.frames.push(*frame);
                 run.length = end - run.offset;
@@ -86,6 +100,7 @@ impl<'a> ChunkReader<'a> {
             namer: domain.keyring().namer(),
             recent: VecDeque::new(),
             ciphers: BTreeMap::new(),
+            buffer: Vec::new(),
         }
     }
 
@@ -157,6 +172,18 @@ impl<'a> ChunkReader<'a> {
         run: &FrameRun,
         each: &mut FrameSink<'_, Self>,
     ) -> Result<(), ReadError> {
+        self.look_at_run(run, &mut |reader, frame, plain| {
+            each(reader, frame, plain.map(<[u8]>::to_vec));
+        })
+    }
+
+    /// As [`ChunkReader::read_run`], without a copy of each frame. Fails before the first frame or
+    /// not at all.
+    pub(crate) fn look_at_run(
+        &mut self,
+        run: &FrameRun,
+        each: &mut FrameLook<'_, Self>,
+    ) -> Result<(), ReadError> {
         let pack = self.pack(run.pack)?;
         let cipher = self.cipher(run.pack, pack)?;
         let name = self.domain.name(pack.kind, &pack.hash);
@@ -164,12 +191,15 @@ impl<'a> ChunkReader<'a> {
             offset: run.offset,
             length: run.length,
         };
-        let bytes = self.domain.store().get_range(&name, range)?;
+        let mut bytes = self.domain.store().get_range(&name, range)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
         for frame in &run.frames {
             let start = pack.frame_offset(*frame) - run.offset;
-            let plain = self.open(pack, &cipher, *frame, cut_out(&bytes, start, pack, *frame));
+            let sealed = cut_out(&mut bytes, start, pack, *frame);
+            let plain = self.open_within((pack, &cipher, *frame), sealed, &mut buffer);
             each(self, *frame, plain);
         }
+        self.buffer = buffer;
         Ok(())
     }
 
@@ -205,7 +235,7 @@ impl<'a> ChunkReader<'a> {
         let name = self.domain.name(pack.kind, &pack.hash);
         let from = |store: &Arc<dyn ObjectStore>| {
             let bytes = store.get_range(&name, range)?;
-            self.open(pack, cipher, frame, Some(bytes))
+            self.open(pack, cipher, frame, bytes)
         };
         let cached = match self.domain.cache() {
             Some(cache) if pack.kind == ObjectKind::MetadataPack => from(cache).ok(),
@@ -219,20 +249,46 @@ impl<'a> ChunkReader<'a> {
         pack: &PackInfo,
         cipher: &ObjectCipher,
         frame: u16,
-        sealed: Option<Vec<u8>>,
+        mut sealed: Vec<u8>,
     ) -> Result<Vec<u8>, ReadError> {
-        let wrong = |source: Box<dyn std::error::Error + Send + Sync>| ReadError::Frame {
+        let wrong = |source| self.frame_error(pack, frame, source);
+        let Some(shape) = pack.frames.get(usize::from(frame)) else {
+            return Err(wrong(Box::new(CUT_OFF)));
+        };
+        cipher
+            .open_part(frame.into(), &mut sealed)
+            .map_err(|error| wrong(Box::new(error)))?;
+        decompress(*shape, sealed).map_err(|error| wrong(Box::new(error)))
+    }
+
+    /// Opens a frame where it lies, and decompresses it into a buffer when it is compressed.
+    fn open_within<'b>(
+        &self,
+        (pack, cipher, frame): (&PackInfo, &ObjectCipher, u16),
+        sealed: Option<&'b mut [u8]>,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], ReadError> {
+        let wrong = |source| self.frame_error(pack, frame, source);
+        let (Some(shape), Some(sealed)) = (pack.frames.get(usize::from(frame)), sealed) else {
+            return Err(wrong(Box::new(CUT_OFF)));
+        };
+        let packed = cipher
+            .open_part_within(frame.into(), sealed)
+            .map_err(|error| wrong(Box::new(error)))?;
+        decompress_into(*shape, packed, buffer).map_err(|error| wrong(Box::new(error)))
+    }
+
+    fn frame_error(
+        &self,
+        pack: &PackInfo,
+        frame: u16,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> ReadError {
+        ReadError::Frame {
             pack: self.domain.name(pack.kind, &pack.hash),
             frame,
             source,
-        };
-        let (Some(shape), Some(mut bytes)) = (pack.frames.get(usize::from(frame)), sealed) else {
-            return Err(wrong(Box::new(FormatError("it is cut off"))));
-        };
-        cipher
-            .open_part(frame.into(), &mut bytes)
-            .map_err(|error| wrong(Box::new(error)))?;
-        decompress(*shape, bytes).map_err(|error| wrong(Box::new(error)))
+        }
     }
 
     fn pack(&self, ordinal: u32) -> Result<&'a PackInfo, ReadError> {
@@ -263,11 +319,16 @@ impl<'a> ChunkReader<'a> {
     }
 }
 
-fn cut_out(bytes: &[u8], start: u64, pack: &PackInfo, frame: u16) -> Option<Vec<u8>> {
+fn cut_out<'b>(
+    bytes: &'b mut [u8],
+    start: u64,
+    pack: &PackInfo,
+    frame: u16,
+) -> Option<&'b mut [u8]> {
     let shape = pack.frames.get(usize::from(frame))?;
     let start = usize::try_from(start).ok()?;
     let end = start.checked_add(usize::try_from(shape.stored).ok()?)?;
-    bytes.get(start..end).map(<[u8]>::to_vec)
+    bytes.get_mut(start..end)
 }
 
 impl PageSource for ChunkReader<'_> {

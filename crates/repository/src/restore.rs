@@ -1,24 +1,36 @@
 //! Restoring: plans reads in pack order, verifies every chunk, collects what fails and goes on.
 
-mod files;
+mod job;
+mod links;
+mod plan;
 mod workers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use edge::{EntryKind, Event, Monitor, Phase, Target, TreePath};
+use edge::{Entry, EntryKind, Event, Monitor, Phase, Target, TreePath};
 use model::{ByteCount, ErrorClass, Failure};
 
-use crate::content::Node;
-use crate::error::{RepositoryError, chain};
+use crate::content::{ChunkRef, Node};
+use crate::error::{ReadError, RepositoryError, chain};
+use crate::index::Record;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{PageLost, TreeWalk};
 use crate::view::{View, find};
-use files::{Batch, Done};
-use workers::Workers;
+use job::{Done, Job};
+use links::{Inode, Links, Name};
+use plan::{Extract, Piece, Plan};
+use workers::{Work, Workers};
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
+/// Files without chunks that are written in one go.
+const WITHOUT_CHUNKS_MAX: usize = 256;
+/// Files with chunks in several frames that are under way, and may be open, at a time.
+const SPREAD_MAX: usize = 256;
+/// Directories that could not be made and are remembered. What lies below others fails by itself.
+const LOST_MAX: usize = 1_000_000;
 
 /// What a restore did.
 #[derive(Debug, Default)]
@@ -35,14 +47,6 @@ pub struct RestoreReport {
     pub is_cancelled: bool,
 }
 
-/// What became of the first name of an inode.
-enum FirstName {
-    /// It is under way.
-    Waiting,
-    /// It was finished.
-    Finished(TreePath),
-}
-
 struct Restore<'a> {
     reader: ChunkReader<'a>,
     target: &'a dyn Target,
@@ -50,10 +54,15 @@ struct Restore<'a> {
     monitor: &'a dyn Monitor,
     report: RestoreReport,
     expected: Option<ByteCount>,
-    batch: Batch,
-    first_names: HashMap<(u64, u64), FirstName>,
-    /// Further names of inodes whose first name is under way.
-    further_names: HashMap<(u64, u64), Vec<Node>>,
+    plan: Plan,
+    without_chunks: Vec<Arc<Job>>,
+    /// Files that are not done.
+    under_way: usize,
+    /// Those of them with chunks in several frames.
+    spread: usize,
+    links: Links,
+    /// Further names whose first one was done meanwhile.
+    again: VecDeque<Node>,
     /// Directories that could not be made.
     lost: BTreeSet<TreePath>,
 }
@@ -84,9 +93,12 @@ impl View {
                 monitor,
                 report: RestoreReport::default(),
                 expected,
-                batch: Batch::default(),
-                first_names: HashMap::new(),
-                further_names: HashMap::new(),
+                plan: Plan::default(),
+                without_chunks: Vec::new(),
+                under_way: 0,
+                spread: 0,
+                links: Links::default(),
+                again: VecDeque::new(),
                 lost: BTreeSet::new(),
             };
             restore.run(snapshot, paths)?;
@@ -146,12 +158,7 @@ impl Restore<'_> {
         for path in outermost(paths) {
             self.everything_below(snapshot, path);
         }
-        self.flush();
-        while let Some(done) = self.workers.take() {
-            self.all_done(done);
-            // When a first name failed, the next one became the first.
-            self.flush();
-        }
+        self.settle();
         Ok(())
     }
 
@@ -207,7 +214,13 @@ impl Restore<'_> {
             return self.failed(path.to_string(), error);
         }
         match node.entry.kind {
-            EntryKind::File | EntryKind::Stream => self.file(node),
+            EntryKind::File | EntryKind::Stream => {
+                self.file(node);
+                self.further_names();
+                if self.links.are_many_waiting() {
+                    self.settle();
+                }
+            }
             EntryKind::Directory
             | EntryKind::Symlink { .. }
             | EntryKind::Fifo
@@ -219,23 +232,21 @@ impl Restore<'_> {
     /// Restores a directory, or a link, pipe or device, of which further names become hard links.
     fn without_content(&mut self, node: Node) {
         let entry = node.entry;
-        let inode = (entry.device, entry.inode);
-        let is_linked = entry.kind != EntryKind::Directory && entry.link_count > 1;
-        let done = match self.first_names.get(&inode).filter(|_| is_linked) {
-            Some(FirstName::Finished(first)) => self.target.link(&entry, first),
-            Some(FirstName::Waiting) | None => self.target.create(&entry),
+        let inode = linked(&entry);
+        let done = match inode.map(|inode| self.links.look(inode)) {
+            Some(Name::Further(first)) => self.target.link(&entry, first),
+            Some(Name::First | Name::Waits) | None => self.target.create(&entry),
         };
         match done {
             Ok(()) => {
-                if is_linked {
-                    let first = FirstName::Finished(entry.path);
-                    self.first_names.entry(inode).or_insert(first);
+                if let Some(inode) = inode {
+                    self.links.made(inode, &entry);
                 }
                 self.restored(0);
             }
             Err(error) => {
                 let shown = entry.path.to_string();
-                if entry.kind == EntryKind::Directory {
+                if entry.kind == EntryKind::Directory && self.lost.len() < LOST_MAX {
                     self.lost.insert(entry.path);
                 }
                 self.failed(shown, chain(&error));
@@ -245,54 +256,161 @@ impl Restore<'_> {
 
     /// Restores a file or stream, or a further name of one.
     fn file(&mut self, node: Node) {
-        let entry = &node.entry;
-        let inode = (entry.device, entry.inode);
-        if entry.kind == EntryKind::File && entry.link_count > 1 {
-            match self.first_names.get(&inode) {
-                Some(FirstName::Waiting) => {
-                    return self.further_names.entry(inode).or_default().push(node);
-                }
-                Some(FirstName::Finished(first)) => {
-                    return match self.target.link(entry, first) {
+        if let Some(inode) = linked(&node.entry) {
+            match self.links.look(inode) {
+                Name::Waits => return self.links.wait(inode, node),
+                Name::Further(first) => {
+                    let done = self.target.link(&node.entry, first);
+                    self.links.made(inode, &node.entry);
+                    return match done {
                         Ok(()) => self.restored(0),
-                        Err(error) => self.failed(entry.path.to_string(), chain(&error)),
+                        Err(error) => self.failed(node.entry.path.to_string(), chain(&error)),
                     };
                 }
-                None => {
-                    self.first_names.insert(inode, FirstName::Waiting);
+                Name::First => self.links.begin(inode),
+            }
+        }
+        let content = node.content.as_ref();
+        match content.map(|content| self.reader.chunk_list(content)) {
+            Some(Err(error)) => self.file_done(&node, Err(chain(&error))),
+            Some(Ok(list)) => self.plan_file(node, list),
+            None => self.plan_file(node, Vec::new()),
+        }
+    }
+
+    fn plan_file(&mut self, node: Node, list: Vec<ChunkRef>) {
+        let is_in_order = self.target.takes_in_order(&node.entry);
+        let is_spread = is_in_order || self.is_spread(&list);
+        let job = Arc::new(Job::new(node, &list, is_spread));
+        self.under_way += 1;
+        self.spread += usize::from(is_spread);
+        if job.has_failed() {
+            self.job_done(&(job.clone(), job.finish()));
+        } else if is_in_order {
+            self.give(Work::InOrder(job, list));
+        } else if list.is_empty() {
+            self.without_chunks.push(job);
+            if self.without_chunks.len() >= WITHOUT_CHUNKS_MAX {
+                self.flush_without_chunks();
+            }
+        } else {
+            self.plan_chunks(&job, &list);
+        }
+        if self.spread >= SPREAD_MAX {
+            self.flush(Extract::All);
+            while self.spread > SPREAD_MAX / 2 && self.wait_for_one() {}
+        }
+    }
+
+    fn plan_chunks(&mut self, job: &Arc<Job>, list: &[ChunkRef]) {
+        let mut data_offset = 0;
+        for chunk in list {
+            match self.locate(chunk) {
+                Ok(record) => self.plan.add(Piece {
+                    job: Arc::clone(job),
+                    data_offset,
+                    chunk: *chunk,
+                    record,
+                }),
+                Err(error) => self.give_up(job, chain(&error)),
+            }
+            data_offset += u64::from(chunk.length);
+            if self.plan.is_full() {
+                self.flush(Extract::Settled);
+                if self.monitor.is_cancelled() {
+                    job.fail("the restore was stopped".to_owned());
                 }
             }
         }
-        let list = node
-            .content
-            .as_ref()
-            .map(|content| self.reader.chunk_list(content));
-        match list.transpose() {
-            Ok(list) => self.batch.add(node, list.unwrap_or_default()),
-            Err(error) => self.file_done(&node, Err(chain(&error))),
-        }
-        if self.batch.is_full() {
-            self.flush();
+        self.plan.count_file();
+    }
+
+    /// Gives up one chunk of a file, and with it the file.
+    fn give_up(&mut self, job: &Arc<Job>, error: String) {
+        job.fail(error);
+        if job.count_down() {
+            self.job_done(&(Arc::clone(job), job.finish()));
         }
     }
 
-    /// Hands out what waits, and takes what is finished.
-    fn flush(&mut self) {
-        while !self.batch.is_empty() {
-            let batch = std::mem::take(&mut self.batch);
-            if !self.workers.give(batch) {
+    /// True when chunks of a file are in several frames, so that it may be open for long.
+    fn is_spread(&mut self, list: &[ChunkRef]) -> bool {
+        let mut frames = list.iter().map(|chunk| {
+            let record = self.reader.find(&chunk.id).ok();
+            record.map(|record| (record.pack, record.frame()))
+        });
+        let first = frames.next();
+        frames.any(|frame| Some(frame) != first)
+    }
+
+    fn locate(&self, chunk: &ChunkRef) -> Result<Record, ReadError> {
+        let record = self.reader.find(&chunk.id)?;
+        let pack = self.reader.index().pack(record.pack);
+        let frame = pack.and_then(|pack| pack.frames.get(usize::from(record.frame())));
+        // A frame that nobody can fetch would never be done.
+        frame
+            .map(|_| record)
+            .ok_or(ReadError::Unknown { chunk: chunk.id })
+    }
+
+    /// Hands out what is planned, and takes what is finished.
+    fn flush(&mut self, extract: Extract) {
+        for run in self.plan.take(extract, self.reader.index()) {
+            self.give(Work::Run(run));
+        }
+        if extract == Extract::All {
+            self.flush_without_chunks();
+        }
+    }
+
+    fn flush_without_chunks(&mut self) {
+        if !self.without_chunks.is_empty() {
+            let jobs = std::mem::take(&mut self.without_chunks);
+            self.give(Work::WithoutChunks(jobs));
+        }
+    }
+
+    fn give(&mut self, work: Work) {
+        if self.workers.give(work) {
+            while let Some(done) = self.workers.try_take() {
+                self.job_done(&done);
+            }
+            self.progress();
+        }
+    }
+
+    /// Does everything that was begun.
+    fn settle(&mut self) {
+        loop {
+            self.further_names();
+            self.flush(Extract::All);
+            if self.again.is_empty() && !self.wait_for_one() {
                 return;
             }
-            while let Some(done) = self.workers.try_take() {
-                self.all_done(done);
-            }
         }
     }
 
-    fn all_done(&mut self, done: Vec<Done>) {
-        for (node, result) in done {
-            self.file_done(&node, result);
+    /// Restores further names whose first one was done meanwhile.
+    fn further_names(&mut self) {
+        while let Some(node) = self.again.pop_front() {
+            self.file(node);
         }
+    }
+
+    /// Waits for a file to be done; false when none is under way.
+    fn wait_for_one(&mut self) -> bool {
+        if self.under_way == 0 {
+            return false;
+        }
+        let Some(done) = self.workers.take() else {
+            return false;
+        };
+        self.job_done(&done);
+        self.progress();
+        true
+    }
+
+    fn progress(&self) {
         self.monitor.event(Event::Progress {
             entries: self.report.entries,
             bytes: self.report.bytes,
@@ -300,34 +418,36 @@ impl Restore<'_> {
         });
     }
 
+    fn job_done(&mut self, (job, result): &Done) {
+        self.under_way -= 1;
+        self.spread -= usize::from(job.is_spread);
+        self.file_done(&job.node, result.clone());
+    }
+
     fn file_done(&mut self, node: &Node, result: Result<u64, String>) {
         let entry = &node.entry;
-        let inode = (entry.device, entry.inode);
-        let is_linked = entry.kind == EntryKind::File && entry.link_count > 1;
+        let inode = linked(entry);
         match result {
             Ok(bytes) => {
-                if is_linked {
-                    let first = FirstName::Finished(entry.path.clone());
-                    self.first_names.insert(inode, first);
+                if let Some(inode) = inode {
+                    // Their first name is there now.
+                    self.again.extend(self.links.finished(inode, entry));
                 }
                 self.restored(bytes);
             }
             Err(error) => {
-                if is_linked {
-                    self.first_names.remove(&inode);
+                if let Some(inode) = inode {
+                    // One of them becomes the first.
+                    self.again.extend(self.links.failed(inode));
                 }
                 self.failed(entry.path.to_string(), error);
-            }
-        }
-        if is_linked {
-            for further in self.further_names.remove(&inode).unwrap_or_default() {
-                self.file(further);
             }
         }
     }
 
     fn is_below_lost(&self, path: &TreePath) -> bool {
-        !self.lost.is_empty() && self.lost.iter().any(|lost| path.is_within(lost))
+        let mut up = std::iter::successors(Some(path.clone()), TreePath::parent);
+        !self.lost.is_empty() && up.any(|path| self.lost.contains(&path))
     }
 
     fn restored(&mut self, bytes: u64) {
@@ -338,4 +458,17 @@ impl Restore<'_> {
     fn failed(&mut self, object: String, error: String) {
         self.report.failed(self.monitor, object, error);
     }
+}
+
+/// Gives the inode of an entry that may have several names.
+fn linked(entry: &Entry) -> Option<Inode> {
+    let may_be_linked = match entry.kind {
+        EntryKind::Directory | EntryKind::Stream => false,
+        EntryKind::File
+        | EntryKind::Symlink { .. }
+        | EntryKind::Fifo
+        | EntryKind::CharDevice { .. }
+        | EntryKind::BlockDevice { .. } => entry.link_count > 1,
+    };
+    may_be_linked.then_some((entry.device, entry.inode))
 }

@@ -60,7 +60,7 @@ fn copy(from: &Path, target: &mut RestoreTarget) -> Vec<TargetError> {
                 firsts.push((inode, entry.path.clone()));
                 let (entry, mut content) = opener().unwrap();
                 let extents = content.extents();
-                let mut sink = target.open(&entry, extents.as_deref()).unwrap();
+                let sink = target.open(&entry, extents.as_deref()).unwrap();
                 let whole = vec![Extent {
                     offset: 0,
                     length: entry.size_bytes,
@@ -345,7 +345,7 @@ fn an_unfinished_file_is_not_published() {
     let to = dir.path().join("to");
     let mut target =
         RestoreTarget::into_directory(&to, &TreePath::root(), Policy::CUSTOMER, users()).unwrap();
-    let mut sink = target
+    let sink = target
         .open(&entry("half", EntryKind::File, 0o644), None)
         .unwrap();
     sink.write_at(0, b"half of it").unwrap();

@@ -263,20 +263,45 @@ impl ObjectCipher {
     ///
     /// # Errors
     ///
+    /// As [`Self::open_part_within`].
+    pub fn open_part(&self, number: u32, part: &mut Vec<u8>) -> Result<(), ObjectError> {
+        let plain = self.open_part_within(number, part)?.len();
+        let before = part.len() - PART_OVERHEAD_BYTES - plain;
+        part.drain(..before);
+        part.truncate(plain);
+        Ok(())
+    }
+
+    /// Opens part `number` where it lies among others; gives its plaintext.
+    ///
+    /// # Errors
+    ///
     /// `ObjectError::Damaged`: a bit of it, or its number, is not what was sealed.
     /// `ObjectError::Right` when the keyring may not read it, `ObjectError::Commitment`.
-    pub fn open_part(&self, number: u32, part: &mut Vec<u8>) -> Result<(), ObjectError> {
+    pub fn open_part_within<'p>(
+        &self,
+        number: u32,
+        part: &'p mut [u8],
+    ) -> Result<&'p mut [u8], ObjectError> {
         let (key, commitment) = self.part_key(number)?;
-        if !commitment.is_empty() {
-            let stored = part.get(..COMMITMENT_BYTES).ok_or(ObjectError::Damaged)?;
-            if !bool::from(stored.ct_eq(commitment)) {
-                return Err(ObjectError::Commitment);
-            }
-            part.drain(..COMMITMENT_BYTES);
+        let (stored, sealed) = part
+            .split_at_mut_checked(commitment.len())
+            .ok_or(ObjectError::Damaged)?;
+        if !bool::from(stored.ct_eq(commitment)) {
+            return Err(ObjectError::Commitment);
         }
+        let (plain, tag) = sealed
+            .split_last_chunk_mut::<PART_OVERHEAD_BYTES>()
+            .ok_or(ObjectError::Damaged)?;
         ChaCha20Poly1305::new((&**key).into())
-            .decrypt_in_place(&part_nonce(number), &self.header, part)
-            .map_err(|_| ObjectError::Damaged)
+            .decrypt_inout_detached(
+                &part_nonce(number),
+                &self.header,
+                plain.into(),
+                (&*tag).into(),
+            )
+            .map_err(|_| ObjectError::Damaged)?;
+        Ok(plain)
     }
 
     const fn is_decision(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Where a restore to the server itself goes: trees to the file system, dumps to the database.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
 use safefs::RestoreTarget;
@@ -37,10 +37,7 @@ impl ServerTarget {
     /// Gives the databases that were loaded.
     #[must_use]
     pub fn loaded(&self) -> Vec<Loaded> {
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.loaded).clone()
     }
 }
 
@@ -53,6 +50,10 @@ impl Target for ServerTarget {
         self.files.create(entry)
     }
 
+    fn takes_in_order(&self, entry: &Entry) -> bool {
+        database_of_path(&entry.path).is_some() || self.files.takes_in_order(entry)
+    }
+
     fn open(
         &self,
         entry: &Entry,
@@ -60,7 +61,7 @@ impl Target for ServerTarget {
     ) -> Result<Box<dyn FileSink>, TargetError> {
         match database_of_path(&entry.path) {
             Some(database) => Ok(Box::new(LoadSink {
-                connection: self.load.open(&database, &self.id)?,
+                connection: Mutex::new(self.load.open(&database, &self.id)?),
                 loaded: Arc::clone(&self.loaded),
             })),
             None => self.files.open(entry, extents),
@@ -77,19 +78,27 @@ impl Target for ServerTarget {
 }
 
 struct LoadSink {
-    connection: LoadConnection,
+    connection: Mutex<LoadConnection>,
     loaded: Arc<Mutex<Vec<Loaded>>>,
 }
 
 impl FileSink for LoadSink {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
-        self.connection.write_at(offset, bytes)
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        lock(&self.connection).write_at(offset, bytes)
     }
 
     fn finish(self: Box<Self>) -> Result<(), TargetError> {
-        let loaded = self.connection.complete()?;
-        let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(loaded);
+        let connection = self
+            .connection
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let loaded = connection.complete()?;
+        lock(&self.loaded).push(loaded);
         Ok(())
     }
+}
+
+/// What these guard is whole also after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
 //! A target that keeps in memory what is restored into it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
 
@@ -86,13 +87,13 @@ impl Target for CollectingTarget {
         let length = usize::try_from(entry.size_bytes).map_err(|_| error(entry, "too large"))?;
         Ok(Box::new(Sink {
             collected: self.collected.clone(),
-            file: Collected {
+            file: Mutex::new(Collected {
                 entry: entry.clone(),
                 bytes: vec![0; length],
                 extents: extents.map(<[Extent]>::to_vec),
                 link_to: None,
-            },
-            end: 0,
+            }),
+            end: AtomicU64::new(0),
         }))
     }
 
@@ -115,30 +116,36 @@ impl Target for CollectingTarget {
 
 struct Sink {
     collected: Arc<Mutex<BTreeMap<TreePath, Collected>>>,
-    file: Collected,
-    end: u64,
+    file: Mutex<Collected>,
+    end: AtomicU64,
 }
 
 impl FileSink for Sink {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
-        let entry = &self.file.entry;
-        if entry.kind == EntryKind::Stream && offset != self.end {
-            return Err(error(entry, "a stream is written in order"));
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        let mut file = lock(&self.file);
+        let entry = file.entry.clone();
+        let end = self
+            .end
+            .swap(offset + bytes.len() as u64, Ordering::Relaxed);
+        if entry.kind == EntryKind::Stream && offset != end {
+            return Err(error(&entry, "a stream is written in order"));
         }
-        self.end = offset + bytes.len() as u64;
-        let start = usize::try_from(offset).map_err(|_| error(entry, "too far"))?;
-        let place = self.file.bytes.get_mut(start..start + bytes.len());
-        match place {
+        let start = usize::try_from(offset).map_err(|_| error(&entry, "too far"))?;
+        match file.bytes.get_mut(start..start + bytes.len()) {
             Some(place) => {
                 place.copy_from_slice(bytes);
                 Ok(())
             }
-            None => Err(error(entry, "written behind its end")),
+            None => Err(error(&entry, "written behind its end")),
         }
     }
 
     fn finish(self: Box<Self>) -> Result<(), TargetError> {
-        lock(&self.collected).insert(self.file.entry.path.clone(), self.file);
+        let file = self
+            .file
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        lock(&self.collected).insert(file.entry.path.clone(), file);
         Ok(())
     }
 }

@@ -1,24 +1,40 @@
-//! The threads that restore batches of files, while the tree is walked on.
+//! The threads that restore files, while the tree is walked on.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use edge::Target;
+use sealing::ChunkKind;
 
-use super::files::{Batch, Done};
+use super::job::{Done, Job};
+use super::plan::{Piece, PlannedRun};
+use crate::content::ChunkRef;
 use crate::domain::Domain;
+use crate::error::{ReadError, chain};
 use crate::index::Locate;
-use crate::reader::ChunkReader;
+use crate::reader::{ChunkReader, plan_runs};
 
-/// Bounds of the number of threads. Two also on one core: one reads while the other writes.
-const WORKERS: std::ops::RangeInclusive<usize> = 2..=8;
+/// Bounds of the number of threads: more than cores, since some wait for the store or the disk.
+const WORKERS: std::ops::RangeInclusive<usize> = 3..=8;
+/// Content of a stream that is read at a time.
+const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Hands out batches and takes back what became of them.
+/// What a thread does in one go.
+pub(super) enum Work {
+    /// Files that have no chunks.
+    WithoutChunks(Vec<Arc<Job>>),
+    /// Frames, and what is written of them.
+    Run(PlannedRun),
+    /// A file that is written from its beginning to its end.
+    InOrder(Arc<Job>, Vec<ChunkRef>),
+}
+
+/// Hands out work and takes back what became of the files.
 pub(super) struct Workers {
-    batches: SyncSender<Batch>,
-    done: Receiver<Vec<Done>>,
-    under_way: usize,
+    work: SyncSender<Work>,
+    done: Receiver<Done>,
 }
 
 impl Workers {
@@ -29,57 +45,183 @@ impl Workers {
         target: &'env dyn Target,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = cores.clamp(*WORKERS.start(), *WORKERS.end());
-        let (batches, queue) = sync_channel(1);
+        let count = (cores + 1).clamp(*WORKERS.start(), *WORKERS.end());
+        let (work, queue) = sync_channel(count);
         let (report, done) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..count {
-            let (queue, report) = (Arc::clone(&queue), report.clone());
-            scope.spawn(move || work(&queue, &report, ChunkReader::new(domain, index), target));
+            let queue = Arc::clone(&queue);
+            let mut worker = Worker {
+                reader: ChunkReader::new(domain, index),
+                target,
+                report: report.clone(),
+            };
+            scope.spawn(move || worker.run(&queue));
         }
-        Self {
-            batches,
-            done,
-            under_way: 0,
-        }
+        Self { work, done }
     }
 
-    /// Hands out a batch, waiting while all threads are busy. False when there are none any more.
-    pub(super) fn give(&mut self, batch: Batch) -> bool {
-        self.under_way += 1;
-        self.batches.send(batch).is_ok()
+    /// Hands out work, waiting while all threads are busy. False when there are none any more.
+    pub(super) fn give(&self, work: Work) -> bool {
+        self.work.send(work).is_ok()
     }
 
-    /// Gives the results of one batch, if one is finished.
-    pub(super) fn try_take(&mut self) -> Option<Vec<Done>> {
-        let done = self.done.try_recv().ok()?;
-        self.under_way -= 1;
-        Some(done)
+    /// Gives a file that is done, if there is one.
+    pub(super) fn try_take(&self) -> Option<Done> {
+        self.done.try_recv().ok()
     }
 
-    /// Waits for the results of one batch; `None` when none is under way.
-    pub(super) fn take(&mut self) -> Option<Vec<Done>> {
-        if self.under_way == 0 {
-            return None;
-        }
-        self.under_way -= 1;
+    /// Waits for a file that is done; `None` when there are no threads any more.
+    pub(super) fn take(&self) -> Option<Done> {
         self.done.recv().ok()
     }
 }
 
-fn work(
-    queue: &Mutex<Receiver<Batch>>,
-    report: &Sender<Vec<Done>>,
-    mut reader: ChunkReader<'_>,
+struct Worker<'a> {
+    reader: ChunkReader<'a>,
+    target: &'a dyn Target,
+    report: Sender<Done>,
+}
+
+impl Worker<'_> {
+    fn run(&mut self, queue: &Mutex<Receiver<Work>>) {
+        let next = || {
+            let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.recv().ok()
+        };
+        while let Some(work) = next() {
+            match work {
+                Work::WithoutChunks(jobs) => {
+                    for job in jobs {
+                        job.write_without_chunks(self.target);
+                        self.done(job);
+                    }
+                }
+                Work::Run(planned) => self.restore_run(planned),
+                Work::InOrder(job, list) => {
+                    if let Err(error) = self.restore_in_order(&job, &list) {
+                        job.fail(error);
+                    }
+                    self.done(job);
+                }
+            }
+        }
+    }
+
+    /// Finishes a file and tells it. Nobody listens any more only when all ends.
+    fn done(&self, job: Arc<Job>) {
+        let result = job.finish();
+        self.report.send((job, result)).unwrap_or_default();
+    }
+
+    fn piece_done(&self, piece: Piece) {
+        if piece.job.count_down() {
+            self.done(piece.job);
+        }
+    }
+
+    fn restore_run(&mut self, planned: PlannedRun) {
+        let PlannedRun { run, pieces } = planned;
+        // Whoever failed needs no frame any more.
+        if pieces.iter().all(|piece| piece.job.has_failed()) {
+            return pieces.into_iter().for_each(|piece| self.piece_done(piece));
+        }
+        let target = self.target;
+        let mut finished = Vec::new();
+        let mut left = pieces.into_iter().peekable();
+        let report = self.report.clone();
+        let done = self.reader.look_at_run(&run, &mut |reader, frame, plain| {
+            while let Some(piece) = left.next_if(|piece| piece.record.frame() <= frame) {
+                write_piece(reader, &piece, plain.as_ref().copied(), target);
+                finished.push(piece);
+            }
+            for piece in finished.drain(..) {
+                if piece.job.count_down() {
+                    let result = piece.job.finish();
+                    report.send((piece.job, result)).unwrap_or_default();
+                }
+            }
+        });
+        let error = done.err().map(|error| chain(&error));
+        for piece in left {
+            let text = error.as_deref().unwrap_or("its frame was not read");
+            piece.job.fail(text.to_owned());
+            self.piece_done(piece);
+        }
+    }
+
+    /// Reads windows of a file ahead, each in the order of the packs, and writes them in its own.
+    fn restore_in_order(&mut self, job: &Job, list: &[ChunkRef]) -> Result<(), String> {
+        let mut rest = list;
+        let mut offset = 0;
+        while !rest.is_empty() && !job.has_failed() {
+            let mut bytes = 0;
+            let fits = |chunk: &&ChunkRef| {
+                bytes += u64::from(chunk.length);
+                bytes <= WINDOW_BYTES
+            };
+            let count = rest.iter().take_while(fits).count().max(1);
+            let (window, after) = rest.split_at(count.min(rest.len()));
+            rest = after;
+            for chunk in self.read_window(window).map_err(|error| chain(&error))? {
+                job.write(offset, &chunk, self.target);
+                offset += chunk.len() as u64;
+            }
+        }
+        if list.is_empty() {
+            job.write_without_chunks(self.target);
+        }
+        Ok(())
+    }
+
+    fn read_window(&mut self, window: &[ChunkRef]) -> Result<Vec<Vec<u8>>, ReadError> {
+        let mut wanted: BTreeMap<(u32, u16), Vec<usize>> = BTreeMap::new();
+        let mut records = Vec::new();
+        for (number, chunk) in window.iter().enumerate() {
+            let record = self.reader.find(&chunk.id)?;
+            let frame = (record.pack, record.frame());
+            wanted.entry(frame).or_default().push(number);
+            records.push(record);
+        }
+        let frames: Vec<_> = wanted.keys().copied().collect();
+        let mut opened = vec![Vec::new(); window.len()];
+        let mut failure = None;
+        for run in plan_runs(self.reader.index(), &frames) {
+            self.reader.look_at_run(&run, &mut |reader, frame, plain| {
+                let numbers = wanted.get(&(run.pack, frame)).into_iter().flatten();
+                let taken = plain.and_then(|plain| {
+                    for number in numbers {
+                        let chunk = window.get(*number).zip(records.get(*number));
+                        if let Some((chunk, record)) = chunk
+                            && let Some(place) = opened.get_mut(*number)
+                        {
+                            let kind = ChunkKind::Data;
+                            *place = reader.chunk(kind, &chunk.id, record, plain)?.to_vec();
+                        }
+                    }
+                    Ok(())
+                });
+                failure = failure.take().or(taken.err());
+            })?;
+        }
+        failure.map_or(Ok(opened), Err)
+    }
+}
+
+fn write_piece(
+    reader: &ChunkReader<'_>,
+    piece: &Piece,
+    frame: Result<&[u8], &ReadError>,
     target: &dyn Target,
 ) {
-    let next = || {
-        let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.recv().ok()
+    let chunk = match frame {
+        Ok(frame) => reader
+            .chunk(ChunkKind::Data, &piece.chunk.id, &piece.record, frame)
+            .map_err(|error| chain(&error)),
+        Err(error) => Err(chain(error)),
     };
-    while let Some(batch) = next() {
-        if report.send(batch.write(&mut reader, target)).is_err() {
-            return;
-        }
+    match chunk {
+        Ok(bytes) => piece.job.write(piece.data_offset, bytes, target),
+        Err(error) => piece.job.fail(error),
     }
 }

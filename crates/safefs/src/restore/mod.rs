@@ -261,24 +261,31 @@ impl Target for RestoreTarget {
         made.map_err(|error| failed("creating", &entry.path, error))
     }
 
+    fn takes_in_order(&self, _: &Entry) -> bool {
+        false
+    }
+
     fn open(
         &self,
         entry: &Entry,
-        _extents: Option<&[Extent]>,
+        extents: Option<&[Extent]>,
     ) -> Result<Box<dyn FileSink>, TargetError> {
         let (parent, name) = self.place(&entry.path)?;
         let flags = CAREFUL | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let room_bytes = if extents.is_none() {
+            entry.size_bytes
+        } else {
+            0
+        };
         let file = parent
             .open()
             .and_then(|held| Ok(openat(held, &*name, flags, Mode::RUSR | Mode::WUSR)?))
             .map_err(|error| failed("creating", &entry.path, error))?;
         let metadata = Arc::clone(&self.metadata);
-        Ok(Box::new(Sink::new(
-            file,
-            (parent, name),
-            entry.clone(),
-            metadata,
-        )))
+        let sink = Sink::new(file, (parent, name), entry.clone(), metadata);
+        sink.make_room(room_bytes)
+            .map_err(|error| failed("creating", &entry.path, error))?;
+        Ok(Box::new(sink))
     }
 
     fn link(&self, entry: &Entry, first: &TreePath) -> Result<(), TargetError> {

@@ -3,14 +3,18 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use edge::{Entry, EntryKind, FileSink, TargetError};
-use rustix::fs::{AtFlags, ftruncate, unlinkat};
+use rustix::fs::{AtFlags, FallocateFlags, fallocate, ftruncate, unlinkat};
 use rustix::io::{Errno, pwrite};
 
 use super::failed;
 use super::metadata::Metadata;
 use crate::directory::Directory;
+
+/// Files of at least this size get their blocks when they are begun.
+const ROOM_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Writes one file; removes it again when it is dropped unfinished.
 pub(super) struct Sink {
@@ -19,7 +23,7 @@ pub(super) struct Sink {
     entry: Entry,
     metadata: Arc<Metadata>,
     /// Where the last byte written so far ends.
-    end: u64,
+    end: AtomicU64,
     is_finished: bool,
 }
 
@@ -35,13 +39,27 @@ impl Sink {
             place,
             entry,
             metadata,
-            end: 0,
+            end: AtomicU64::new(0),
             is_finished: false,
         }
     }
 
+    /// Reserves the blocks of a long file, whose parts come in any order: it lies in one piece
+    /// then, and a disk that is too small says so at once.
+    pub(super) fn make_room(&self, bytes: u64) -> io::Result<()> {
+        if bytes < ROOM_BYTES_MIN {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
+            // Not every file system can.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn complete(&self) -> io::Result<()> {
-        if self.entry.kind == EntryKind::File && self.end != self.entry.size_bytes {
+        let end = self.end.load(Ordering::Relaxed);
+        if self.entry.kind == EntryKind::File && end != self.entry.size_bytes {
             ftruncate(&self.file, self.entry.size_bytes)?;
         }
         self.metadata.apply_to_descriptor(&self.file, &self.entry)
@@ -49,7 +67,7 @@ impl Sink {
 }
 
 impl FileSink for Sink {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
         let mut rest = bytes;
         let mut position = offset;
         while !rest.is_empty() {
@@ -62,7 +80,7 @@ impl FileSink for Sink {
             rest = rest.get(written..).unwrap_or_default();
             position = position.saturating_add(u64::try_from(written).unwrap_or(0));
         }
-        self.end = self.end.max(position);
+        self.end.fetch_max(position, Ordering::Relaxed);
         Ok(())
     }
 
