@@ -458,11 +458,10 @@ impl Pruning<'_> {
         let waste = self.report.waste_bytes.get().saturating_sub(moved.waste);
         self.report.waste_bytes = ByteCount::new(waste);
         let error = moved.error.map_or(Ok(()), Err);
-        if moved.packs.is_empty() {
+        let mut new = moved.new;
+        if new.packs().is_empty() {
             return error;
         }
-        let mut new = Index::default();
-        new.add(moved.packs.clone(), moved.records.iter().copied())?;
         new.sort()?;
         let written = self.domain.write_index(&new, &[], self.options.entropy)?;
         index.segments.extend(written.segments);
@@ -475,7 +474,7 @@ impl Pruning<'_> {
         }
         if !decisions.is_empty() && self.may_delete_at_once()? {
             index.remove_packs(&Index::among(&emptied), &mut |_, _| {})?;
-            index.add(moved.packs, moved.records)?;
+            index.add_from(&new, &|_| true)?;
             index.sort()?;
             self.replace_segments(index)?;
             self.delete_stored(&emptied)?;

@@ -95,12 +95,9 @@ pub(super) fn rescued(
 }
 
 /// What was moved.
-#[derive(Default)]
 pub(super) struct Moved {
-    /// New packs, stored and in no index yet.
-    pub(super) packs: Vec<PackInfo>,
-    /// Their records; ordinals count within `packs`.
-    pub(super) records: Vec<Record>,
+    /// New packs, stored and in no segment yet.
+    pub(super) new: Index,
     /// Old packs, of which everything that is needed is in the new ones.
     pub(super) emptied: Vec<(ObjectHash, ObjectKind)>,
     /// Bytes in them that nobody needs.
@@ -115,7 +112,7 @@ pub(super) struct Moved {
 
 impl Moved {
     pub(super) fn bytes(&self) -> u64 {
-        self.packs.iter().map(|pack| pack.size).sum()
+        self.new.packs().iter().map(|pack| pack.size).sum()
     }
 }
 
@@ -158,7 +155,14 @@ pub(super) fn repack(
         needed,
         options,
         level: limits.compression.into(),
-        moved: Moved::default(),
+        moved: Moved {
+            new: Index::new(domain.scratch().cloned()),
+            emptied: Vec::new(),
+            waste: 0,
+            unreadable: 0,
+            is_cut_short: false,
+            error: None,
+        },
     };
     let mut lanes = [ObjectKind::DataPack, ObjectKind::MetadataPack].map(Lane::new);
     if let Err(error) = mover.run(&mut lanes, ordinals, limits) {
@@ -360,9 +364,8 @@ impl Mover<'_> {
         if kind == ObjectKind::MetadataPack {
             self.domain.keep_in_cache(kind, &stored.hash, &stored.bytes);
         }
-        let ordinal = u32::try_from(self.moved.packs.len()).unwrap_or(u32::MAX);
-        self.moved.records.extend(records_of(ordinal, &pack.frames));
-        self.moved.packs.push(pack.info);
+        let records = records_of(0, &pack.frames);
+        self.moved.new.add(vec![pack.info], records)?;
         lane.stored = lane.framed;
         lane.release(&mut self.moved.emptied);
         Ok(())
