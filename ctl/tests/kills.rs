@@ -1,5 +1,5 @@
 //! `backstayctl repo` is killed at random instants while it backs up, restores, lets go and deletes,
-//! and verifies: the repository opens, is sound, and gives back every snapshot that it had.
+//! verifies, brings back and seals anew: the repository opens, is sound, and gives back every snapshot that it had.
 //!
 //! `BACKSTAY_KILLS` says how often, `BACKSTAY_SEED` from which seed.
 
@@ -39,9 +39,18 @@ enum Phase {
     Restore,
     Sweep,
     Verify,
+    Undelete,
+    Reseal,
 }
 
-const PHASES: [Phase; 4] = [Phase::BackUp, Phase::Restore, Phase::Sweep, Phase::Verify];
+const PHASES: [Phase; 6] = [
+    Phase::BackUp,
+    Phase::Restore,
+    Phase::Sweep,
+    Phase::Verify,
+    Phase::Undelete,
+    Phase::Reseal,
+];
 
 /// A repository on a disk, and what it must give back.
 struct Victim {
@@ -54,6 +63,10 @@ struct Victim {
     must: Vec<SnapshotId>,
     /// How long a phase takes, as far as known.
     lasts: BTreeMap<Phase, Duration>,
+    /// How many epochs were begun.
+    epochs: u32,
+    /// The snapshot that is brought back.
+    let_go: Option<SnapshotId>,
 }
 
 impl Victim {
@@ -67,6 +80,8 @@ impl Victim {
             known: BTreeMap::new(),
             must: Vec::new(),
             lasts: BTreeMap::new(),
+            epochs: 0,
+            let_go: None,
         };
         for number in 0..FILES {
             victim.write(number);
@@ -99,10 +114,18 @@ impl Victim {
         self.tree.insert(path, bytes);
     }
 
+    /// Gives the file with the key of the newest epoch.
+    fn key(&self) -> String {
+        match self.epochs {
+            0 => self.host.path("key"),
+            number => self.host.path(&format!("key{number}")),
+        }
+    }
+
     fn command(&self, verb: &[&str]) -> Command {
         let mut words = vec!["repo"];
         words.extend(verb);
-        let (repo, key) = (self.host.path("srv/backup"), self.host.path("key"));
+        let (repo, key) = (self.host.path("srv/backup"), self.key());
         words.extend(["--repo", &repo, "--key-file", &key]);
         let mut command = self.host.command(&words);
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -129,6 +152,14 @@ impl Victim {
                 .map(str::to_owned)
                 .collect(),
             Phase::Verify => vec!["verify".into()],
+            Phase::Undelete => {
+                let id = self.let_go.unwrap().to_string();
+                vec!["undelete".into(), id]
+            }
+            Phase::Reseal => "prune --reseal --grace 0s --force"
+                .split(' ')
+                .map(str::to_owned)
+                .collect(),
         };
         words
     }
@@ -140,6 +171,16 @@ impl Victim {
                 let number = self.dice.below(FILES);
                 self.write(number);
             }
+        }
+        if phase == Phase::Undelete {
+            let id = *self.must.last().unwrap();
+            self.finish(&["forget", &id.to_string(), "--force"]);
+            self.let_go = Some(id);
+        }
+        if phase == Phase::Reseal {
+            let key = self.host.path(&format!("key{}", self.epochs + 1));
+            self.finish(&["key", "new-epoch", "--new-key-file", &key, "--yes"]);
+            self.epochs += 1;
         }
     }
 
@@ -176,9 +217,17 @@ impl Victim {
     /// Opens the repository as it was left and holds it to what it must have.
     fn look(&mut self) {
         let store = LocalStore::open(Path::new(&self.host.path("srv/backup"))).unwrap();
-        let key = fs::read_to_string(self.host.path("key")).unwrap();
+        let key = fs::read_to_string(self.key()).unwrap();
         let key = ScheduleKey::parse(&key).unwrap();
         let view = View::open(Domain::open(Arc::new(store), &key).unwrap()).unwrap();
+        if let Some(id) = self.let_go.take() {
+            let trash = view.domain().trash().unwrap();
+            let is_in_trash = trash.iter().any(|trashed| trashed.snapshot.id == id);
+            assert_ne!(is_in_trash, view.domain().snapshot(id).is_ok(), "{id}");
+            if is_in_trash {
+                self.finish(&["undelete", &id.to_string()]);
+            }
+        }
         let report = view.check(CheckDepth::Structure, &Silent).unwrap();
         assert!(report.is_sound(), "{report:?}");
         let list = view.domain().snapshots().unwrap();

@@ -23,8 +23,8 @@ use common::dice::{Dice, Plan};
 use common::{GRACE_SECS, World, noise, path, prune_with, snapshot_of};
 use destinations::{FileCall, Gate, LocalStore};
 use edge::{ObjectStore, Silent};
-use model::SnapshotId;
-use repository::{CheckDepth, Domain, Repack};
+use model::{ByteCount, SnapshotId};
+use repository::{CheckDepth, Domain, PruneOptions, Repack, ScheduleKey};
 use tempfile::TempDir;
 use testkit::{MemoryStore, TreeSource};
 
@@ -285,6 +285,43 @@ fn a_prune_survives_a_power_cut_at_any_call() {
     let kept = Kept::new();
     kept.cut(&|world, place| {
         drop(prune_with(world, place, 0, Some(Repack::default())));
+    });
+}
+
+#[test]
+fn a_run_with_checkpoints_survives_a_power_cut_at_any_call() {
+    let mut kept = Kept::new();
+    kept.world.tuning.checkpoints.bytes = ByteCount::new(30_000);
+    for number in 0..4 {
+        let name = format!("dir2/more{number}");
+        kept.next.add_file(&name, noise(200 + number, 20_000));
+    }
+    kept.cut(&|world, place| drop(world.run(&[place], &kept.next, &Silent)));
+}
+
+#[test]
+fn sealing_anew_survives_a_power_cut_at_any_call() {
+    let mut kept = Kept::new();
+    let place: Arc<dyn ObjectStore> = Arc::new(LocalStore::open(kept.root.path()).unwrap());
+    let domain = Domain::open(place, &kept.world.key).unwrap();
+    let key = ScheduleKey::from_bytes([1; 32]);
+    domain.begin_epoch(&key, &kept.world.entropy).unwrap();
+    kept.world.key = key;
+    kept.cut(&|world, place| {
+        let options = PruneOptions {
+            grace_secs: 0,
+            trash_secs: 0,
+            strays: true,
+            repack: Some(Repack {
+                turn_bytes: 1,
+                ..Repack::default()
+            }),
+            clock: &world.clock,
+            entropy: &world.entropy,
+            monitor: &Silent,
+        };
+        let domain = Domain::open(place.clone(), &world.key);
+        drop(domain.and_then(|domain| domain.reseal(&options)));
     });
 }
 

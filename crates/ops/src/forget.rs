@@ -24,6 +24,7 @@ const REPACK: Repack = Repack {
     secs_max: 600,
     compression: 3,
     before_epoch: 0,
+    turn_bytes: 128 << 20,
 };
 
 /// What retention did at one destination.

@@ -84,6 +84,16 @@ pub struct Freed {
 /// Places of chunks that only condemned packs hold, and these packs.
 type LastResort = Vec<(Record, ObjectHash)>;
 
+/// What was moved, and is named by the index by now.
+struct Emptied {
+    /// Old packs, of which nothing is needed any more.
+    packs: Vec<PackName>,
+    /// The decisions to delete them.
+    decisions: Vec<ObjectHash>,
+    /// Where everything is now, when old ones may go at once.
+    moved: Index,
+}
+
 /// One run of pruning, from its session on.
 struct Pruning<'a> {
     domain: &'a Domain,
@@ -430,17 +440,10 @@ impl Pruning<'_> {
             ordinals.extend(repack::choose(&index, &usage, limits));
         }
         if !ordinals.is_empty() {
-            let needed = (&bits, &usage);
             let limits = limits.unwrap_or_default();
-            let moved = repack::repack(
-                self.domain,
-                &index,
-                needed,
-                self.options,
-                (ordinals, limits),
-            );
+            let moved = self.move_in_turns(&mut index, (&bits, &usage), (ordinals, limits));
             drop(usage);
-            self.publish_moved(&mut index, moved)?;
+            self.delete_emptied(&mut index, moved?)?;
         }
         if self.options.strays && self.beside.live.is_empty() {
             self.condemn_strays(&index)?;
@@ -448,13 +451,57 @@ impl Pruning<'_> {
         Ok(())
     }
 
+    /// Moves some packs after others: when it is cut, only what was moved since the last turn is
+    /// moved again.
+    fn move_in_turns(
+        &mut self,
+        index: &mut Index,
+        needed: (&Bits, &Usage),
+        (ordinals, limits): (Vec<u32>, Repack),
+    ) -> Result<Emptied, RepositoryError> {
+        let begun = self.options.clock.now();
+        let mut emptied = Emptied {
+            packs: Vec::new(),
+            decisions: Vec::new(),
+            moved: Index::new(self.domain.scratch().cloned()),
+        };
+        let mut left = ordinals.into_iter().peekable();
+        while left.peek().is_some() && !self.report.is_cut_short {
+            let mut bytes = 0;
+            let mut turn = Vec::new();
+            while bytes < limits.turn_bytes.max(1)
+                && let Some(ordinal) = left.next()
+            {
+                bytes += index.pack(ordinal).map_or(0, |pack| pack.size);
+                turn.push(ordinal);
+            }
+            let spent_secs = self.options.clock.now().secs() - begun.secs();
+            let spent_bytes = self.report.moved_bytes.get();
+            let limits = Repack {
+                bytes_max: limits.bytes_max.saturating_sub(spent_bytes),
+                secs_max: limits
+                    .secs_max
+                    .saturating_sub(u32::try_from(spent_secs).unwrap_or(0)),
+                ..limits
+            };
+            let moved = repack::repack(self.domain, index, needed, self.options, (turn, limits));
+            self.publish_moved(index, moved, &mut emptied)?;
+        }
+        Ok(emptied)
+    }
+
     /// New packs come first, then the index names them, then the old ones are condemned: a cut
     /// between leaves chunks that are stored twice.
-    fn publish_moved(&mut self, index: &mut Index, moved: Moved) -> Result<(), RepositoryError> {
-        self.report.unreadable_packs = moved.unreadable;
-        self.report.is_cut_short = moved.is_cut_short;
-        self.report.moved_bytes = ByteCount::new(moved.bytes());
-        self.report.emptied_packs = moved.emptied.len() as u64;
+    fn publish_moved(
+        &mut self,
+        index: &mut Index,
+        moved: Moved,
+        emptied: &mut Emptied,
+    ) -> Result<(), RepositoryError> {
+        self.report.unreadable_packs += moved.unreadable;
+        self.report.is_cut_short |= moved.is_cut_short;
+        self.report.moved_bytes += ByteCount::new(moved.bytes());
+        self.report.emptied_packs += moved.emptied.len() as u64;
         let waste = self.report.waste_bytes.get().saturating_sub(moved.waste);
         self.report.waste_bytes = ByteCount::new(waste);
         let error = moved.error.map_or(Ok(()), Err);
@@ -467,20 +514,33 @@ impl Pruning<'_> {
         index.segments.extend(written.segments);
         let condemned = self.condemned();
         let is_new = |pack: &&PackName| !condemned.contains(&pack.0);
-        let emptied: Vec<_> = moved.emptied.iter().filter(is_new).copied().collect();
-        let mut decisions = Vec::new();
-        for packs in emptied.chunks(CONDEMNED_COUNT_MAX) {
-            decisions.push(self.condemn(packs)?);
+        let old: Vec<_> = moved.emptied.iter().filter(is_new).copied().collect();
+        for packs in old.chunks(CONDEMNED_COUNT_MAX) {
+            emptied.decisions.push(self.condemn(packs)?);
         }
-        if !decisions.is_empty() && self.may_delete_at_once()? {
-            index.remove_packs(&Index::among(&emptied), &mut |_, _| {})?;
-            index.add_from(&new, &|_| true)?;
-            index.sort()?;
-            self.replace_segments(index)?;
-            self.delete_stored(&emptied)?;
-            self.carried_out(&decisions, &emptied)?;
+        emptied.packs.extend(old);
+        if self.options.grace_secs == 0 {
+            emptied.moved.add_from(&new, &|_| true)?;
         }
         error
+    }
+
+    /// Deletes the packs that were emptied, when nobody has to be waited for.
+    fn delete_emptied(
+        &mut self,
+        index: &mut Index,
+        mut emptied: Emptied,
+    ) -> Result<(), RepositoryError> {
+        if emptied.decisions.is_empty() || !self.may_delete_at_once()? {
+            return Ok(());
+        }
+        index.remove_packs(&Index::among(&emptied.packs), &mut |_, _| {})?;
+        emptied.moved.sort()?;
+        index.add_from(&emptied.moved, &|_| true)?;
+        index.sort()?;
+        self.replace_segments(index)?;
+        self.delete_stored(&emptied.packs)?;
+        self.carried_out(&emptied.decisions, &emptied.packs)
     }
 
     /// Condemns packs that no index names and that no run took up. None is of a run that is still

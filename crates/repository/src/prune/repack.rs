@@ -31,6 +31,9 @@ pub struct Repack {
     pub compression: u8,
     /// Packs of epochs before this one come first, whatever of them is needed.
     pub before_epoch: u32,
+    /// After so many bytes of old packs the index names the new ones: so much may have to be moved
+    /// again when the work is cut.
+    pub turn_bytes: u64,
 }
 
 impl Default for Repack {
@@ -41,6 +44,7 @@ impl Default for Repack {
             secs_max: u32::MAX,
             compression: 3,
             before_epoch: 0,
+            turn_bytes: 128 << 20,
         }
     }
 }
