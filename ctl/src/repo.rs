@@ -105,7 +105,8 @@ pub struct RestoreArguments {
     /// "latest", a snapshot's id, or the beginning of it
     #[arg(default_value = "latest")]
     snapshot: String,
-    /// Restore into this directory, which is empty or does not exist
+    /// Restore into this directory, which is empty or does not exist, or holds what a restore of the
+    /// same left that was cut: what is there is compared by content, and only the rest is fetched
     #[arg(long, value_name = "DIR")]
     to: std::path::PathBuf,
     /// Restore only what lies within this path of the snapshot

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use edge::TreePath;
 use ledger::{Command, CommandState};
-use model::{CommandId, DestinationName, Exit, Instant, ScheduleName, SnapshotId};
+use model::{ByteCount, CommandId, DestinationName, Exit, Instant, ScheduleName, SnapshotId};
 use ops::{Domain, RestoreError, RestoreOutcome, RestoreTo};
 use protocol::RestoreTarget;
 use protocol::control::ControlRequest;
@@ -41,7 +41,8 @@ pub struct RestoreArguments {
     /// Schedule and snapshot ("latest", its id, or the beginning of it); no schedule with --repo
     #[arg(num_args = 0..=2, value_name = "WORD")]
     words: Vec<OsString>,
-    /// Restore into this directory, which is empty or does not exist; databases as .sql files
+    /// Restore into this directory, which is empty or does not exist; databases as .sql files. What
+    /// a restore of the same left there that was cut is compared and gone on with
     #[arg(
         long,
         value_name = "DIR",
@@ -93,8 +94,22 @@ struct Outcome {
 struct Ended {
     ok: bool,
     summary: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    counts: Option<Counts>,
     published: Vec<String>,
     failures: Vec<String>,
+}
+
+/// What a restore by this program did.
+#[derive(Serialize)]
+struct Counts {
+    entries: u64,
+    bytes: u64,
+    failed: u64,
+    /// Files of which a restore that was cut had left all content.
+    kept: u64,
+    /// Content bytes that it had left, in these files and in others.
+    kept_bytes: u64,
 }
 
 /// Restores a snapshot or a part of it.
@@ -270,6 +285,7 @@ fn answer(
         &Ended {
             ok: done,
             summary,
+            counts: None,
             published: outcome.published,
             failures: outcome.failures,
         },
@@ -354,17 +370,28 @@ pub fn into_directory(
 }
 
 fn ended(outcome: RestoreOutcome) -> Ended {
-    let summary = match outcome.failed {
-        0 => format!("{} entries, {} restored", outcome.entries, outcome.bytes),
-        failed => format!(
-            "{} entries, {} restored; {failed} could not be",
-            outcome.entries, outcome.bytes
-        ),
-    };
+    let mut summary = format!("{} entries, {} restored", outcome.entries, outcome.bytes);
+    if outcome.kept_bytes > ByteCount::ZERO {
+        let kept = format!(
+            ", {} of it there from the restore that was cut",
+            outcome.kept_bytes
+        );
+        summary.push_str(&kept);
+    }
+    if outcome.failed > 0 {
+        summary.push_str(&format!("; {} could not be", outcome.failed));
+    }
     let failures = outcome.failures.iter();
     Ended {
         ok: outcome.failed == 0,
         summary,
+        counts: Some(Counts {
+            entries: outcome.entries,
+            bytes: outcome.bytes.get(),
+            failed: outcome.failed,
+            kept: outcome.kept,
+            kept_bytes: outcome.kept_bytes.get(),
+        }),
         failures: failures
             .map(|one| format!("{}: {}", one.object, one.error))
             .collect(),

@@ -21,5 +21,5 @@ pub use source::{Content, ContentEnd, Extent, Opener, Source, SourceError, Sourc
 pub use store::{
     ByteRange, ObjectInfo, ObjectName, ObjectNameError, ObjectStore, StoreError, StoreFault,
 };
-pub use target::{FileSink, Target, TargetError};
+pub use target::{FileSink, LeftOver, Target, TargetError};
 pub use time::{Clock, Entropy};

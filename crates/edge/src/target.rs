@@ -37,6 +37,16 @@ pub trait FileSink: Send + Sync {
     fn finish(self: Box<Self>) -> Result<(), TargetError>;
 }
 
+/// What a restore that was cut left of a file.
+pub trait LeftOver: Send {
+    /// Reads from `offset` on until the buffer is full or the file ends; gives how much that was.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read; it is then restored anew.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize>;
+}
+
 /// Creates entries. Parents come before children; directories get their times in `finish`.
 /// Files are opened, written and finished by several threads at once.
 pub trait Target: Send + Sync {
@@ -50,6 +60,17 @@ pub trait Target: Send + Sync {
     /// True when the content of this entry must be written from its beginning to its end.
     fn takes_in_order(&self, entry: &Entry) -> bool {
         entry.kind == EntryKind::Stream
+    }
+
+    /// True when this goes on with a restore of the same that was cut.
+    fn goes_on(&self) -> bool {
+        false
+    }
+
+    /// Gives what is left of a file, to be compared; `None` when there is nothing. [`Target::open`]
+    /// goes on with it.
+    fn left_over(&self, _: &Entry) -> Option<Box<dyn LeftOver>> {
+        None
     }
 
     /// Begins a file or stream of `entry.size_bytes`; `extents` are given when it has holes.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use edge::{Monitor, TargetError, TreePath};
 use model::{ByteCount, Failure, escape};
 use repository::{RepositoryError, RestoreReport, Snapshot, View, chain};
-use safefs::{Owners, Policy, RestoreTarget, Users};
+use safefs::{Links, Owners, Policy, RestoreTarget, Users};
 use sources::{LoadService, ServerTarget};
 use thiserror::Error;
 
@@ -19,7 +19,8 @@ pub enum RestoreTo {
         /// The socket of the load service.
         load_socket: PathBuf,
     },
-    /// Into a directory that is empty or does not exist, dumps as files.
+    /// Into a directory that is empty or does not exist, or holds what a restore of the same left
+    /// that was cut; dumps as files.
     Directory(PathBuf),
     /// The same for a directory that somebody else named: no link may be on the way to it.
     PlainDirectory(PathBuf),
@@ -52,6 +53,10 @@ pub struct RestoreOutcome {
     pub entries: u64,
     /// Bytes of content restored.
     pub bytes: ByteCount,
+    /// Files among them of which a restore that was cut had left all content.
+    pub kept: u64,
+    /// Bytes of content that it had left.
+    pub kept_bytes: ByteCount,
     /// Entries that could not be restored.
     pub failed: u64,
     /// The first of them.
@@ -88,13 +93,15 @@ pub fn restore(
                 RestoreTo::CompleteDirectory(_) => Policy::COMPLETE,
                 _ => Policy::CUSTOMER,
             };
-            let base = TreePath::root();
-            let open = match to {
-                RestoreTo::PlainDirectory(_) => RestoreTarget::into_plain_directory,
-                _ => RestoreTarget::into_directory,
+            let links = match to {
+                RestoreTo::PlainDirectory(_) => Links::Refused,
+                _ => Links::Followed,
             };
-            let mut target = open(directory, &base, policy, users)?;
-            let paths = [only.cloned().unwrap_or(base)];
+            let paths = [only.cloned().unwrap_or_default()];
+            // A restore of the same that was cut is gone on with.
+            let of = format!("{} of {}, {}", only_shown(only), snapshot.id, shown(policy));
+            let open = RestoreTarget::into_directory_going_on;
+            let mut target = open((directory, links), &of, policy, users)?;
             let report = view.restore(snapshot, &paths, &mut target, monitor)?;
             Ok(outcome(
                 report,
@@ -111,6 +118,19 @@ pub fn restore(
             let published = published(&target);
             Ok(outcome(report, published, plan.refused))
         }
+    }
+}
+
+/// Names what is restored, for whoever finds it cut.
+fn only_shown(only: Option<&TreePath>) -> String {
+    only.map_or("everything".to_owned(), ToString::to_string)
+}
+
+fn shown(policy: Policy) -> &'static str {
+    match (policy.owners, policy.set_id_bits) {
+        (Owners::Restorer, _) => "without owners",
+        (Owners::Recorded, true) => "complete",
+        (Owners::Recorded, false) => "without what gives rights",
     }
 }
 
@@ -230,6 +250,8 @@ fn outcome(report: RestoreReport, published: Vec<String>, refused: Vec<Failure>)
     RestoreOutcome {
         entries: report.entries,
         bytes: report.bytes,
+        kept: report.kept,
+        kept_bytes: report.kept_bytes,
         failed: report.failed.saturating_add(refused),
         failures,
         published,

@@ -141,6 +141,11 @@ impl<'a> ChunkReader<'a> {
             .ok_or(ReadError::Unknown { chunk: *id })
     }
 
+    /// True when these bytes are the content of a chunk.
+    pub(crate) fn is_chunk(&self, kind: ChunkKind, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.namer.name(kind, bytes) == *id
+    }
+
     /// Takes a chunk out of its opened frame and verifies it.
     pub(crate) fn chunk<'f>(
         &self,
@@ -154,7 +159,7 @@ impl<'a> ChunkReader<'a> {
         let bytes = start
             .checked_add(length)
             .and_then(|end| frame.get(start..end))
-            .filter(|bytes| self.namer.name(kind, bytes) == *id);
+            .filter(|bytes| self.is_chunk(kind, id, bytes));
         bytes.ok_or_else(|| ReadError::Mismatch {
             chunk: *id,
             pack: self

@@ -1,5 +1,6 @@
 //! Restoring: plans reads in pack order, verifies every chunk, collects what fails and goes on.
 
+mod compare;
 mod job;
 mod links;
 mod plan;
@@ -18,10 +19,11 @@ use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{PageLost, TreeWalk};
 use crate::view::{View, find};
+use compare::{Portion, Waiting, portions};
 use job::{Done, Job};
 use links::{Inode, Links, Name};
 use plan::{Extract, Piece, Plan};
-use workers::{Work, Workers};
+use workers::{Told, Work, Workers};
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
@@ -39,6 +41,10 @@ pub struct RestoreReport {
     pub entries: u64,
     /// Bytes of content restored.
     pub bytes: ByteCount,
+    /// Files among them of which a restore that was cut had left all content.
+    pub kept: u64,
+    /// Bytes of content that it had left, in these and in others.
+    pub kept_bytes: ByteCount,
     /// Entries that could not be restored.
     pub failed: u64,
     /// The first of them.
@@ -56,6 +62,10 @@ struct Restore<'a> {
     expected: Option<ByteCount>,
     plan: Plan,
     without_chunks: Vec<Arc<Job>>,
+    /// Files that may be there already.
+    to_compare: Waiting,
+    /// What of them is not.
+    missing: VecDeque<Portion>,
     /// Files that are not done.
     under_way: usize,
     /// Those of them with chunks in several frames.
@@ -95,6 +105,8 @@ impl View {
                 expected,
                 plan: Plan::default(),
                 without_chunks: Vec::new(),
+                to_compare: Waiting::default(),
+                missing: VecDeque::new(),
                 under_way: 0,
                 spread: 0,
                 links: Links::default(),
@@ -285,7 +297,7 @@ impl Restore<'_> {
         self.under_way += 1;
         self.spread += usize::from(is_spread);
         if job.has_failed() {
-            self.job_done(&(job.clone(), job.finish()));
+            self.job_done(&(job.clone(), job.finish(self.target)));
         } else if is_in_order {
             self.give(Work::InOrder(job, list));
         } else if list.is_empty() {
@@ -293,28 +305,59 @@ impl Restore<'_> {
             if self.without_chunks.len() >= WITHOUT_CHUNKS_MAX {
                 self.flush_without_chunks();
             }
+        } else if self.target.goes_on() {
+            for portion in portions(&job, &list) {
+                self.to_compare.add(portion);
+                if self.to_compare.is_enough() {
+                    self.flush_to_compare();
+                    self.plan_missing();
+                }
+            }
         } else {
-            self.plan_chunks(&job, &list);
+            let mut offset = 0;
+            self.plan_chunks(
+                &job,
+                list.iter().map(|chunk| {
+                    let at = offset;
+                    offset += u64::from(chunk.length);
+                    (at, *chunk)
+                }),
+            );
         }
         if self.spread >= SPREAD_MAX {
-            self.flush(Extract::All);
-            while self.spread > SPREAD_MAX / 2 && self.wait_for_one() {}
+            self.finish_some(SPREAD_MAX / 2);
         }
     }
 
-    fn plan_chunks(&mut self, job: &Arc<Job>, list: &[ChunkRef]) {
-        let mut data_offset = 0;
-        for chunk in list {
-            match self.locate(chunk) {
+    /// Plans what was found not to be there.
+    fn plan_missing(&mut self) {
+        while let Some(portion) = self.missing.pop_front() {
+            self.plan_chunks(&portion.job, portion.chunks.into_iter());
+        }
+    }
+
+    /// Waits until no more than so many files with chunks in several frames are under way.
+    fn finish_some(&mut self, spread: usize) {
+        loop {
+            self.plan_missing();
+            self.flush(Extract::All);
+            if self.spread <= spread || self.missing.is_empty() && !self.wait_for_one() {
+                return;
+            }
+        }
+    }
+
+    fn plan_chunks(&mut self, job: &Arc<Job>, chunks: impl Iterator<Item = (u64, ChunkRef)>) {
+        for (data_offset, chunk) in chunks {
+            match self.locate(&chunk) {
                 Ok(record) => self.plan.add(Piece {
                     job: Arc::clone(job),
                     data_offset,
-                    chunk: *chunk,
+                    chunk,
                     record,
                 }),
                 Err(error) => self.give_up(job, chain(&error)),
             }
-            data_offset += u64::from(chunk.length);
             if self.plan.is_full() {
                 self.flush(Extract::Settled);
                 if self.monitor.is_cancelled() {
@@ -329,7 +372,7 @@ impl Restore<'_> {
     fn give_up(&mut self, job: &Arc<Job>, error: String) {
         job.fail(error);
         if job.count_down() {
-            self.job_done(&(Arc::clone(job), job.finish()));
+            self.job_done(&(Arc::clone(job), job.finish(self.target)));
         }
     }
 
@@ -360,6 +403,14 @@ impl Restore<'_> {
         }
         if extract == Extract::All {
             self.flush_without_chunks();
+            self.flush_to_compare();
+        }
+    }
+
+    fn flush_to_compare(&mut self) {
+        let portions = self.to_compare.take();
+        if !portions.is_empty() {
+            self.give(Work::Compare(portions));
         }
     }
 
@@ -372,8 +423,8 @@ impl Restore<'_> {
 
     fn give(&mut self, work: Work) {
         if self.workers.give(work) {
-            while let Some(done) = self.workers.try_take() {
-                self.job_done(&done);
+            while let Some(told) = self.workers.try_take() {
+                self.told(told);
             }
             self.progress();
         }
@@ -383,8 +434,10 @@ impl Restore<'_> {
     fn settle(&mut self) {
         loop {
             self.further_names();
+            self.plan_missing();
             self.flush(Extract::All);
-            if self.again.is_empty() && !self.wait_for_one() {
+            let is_idle = self.again.is_empty() && self.missing.is_empty();
+            if is_idle && !self.wait_for_one() {
                 return;
             }
         }
@@ -402,12 +455,22 @@ impl Restore<'_> {
         if self.under_way == 0 {
             return false;
         }
-        let Some(done) = self.workers.take() else {
+        let Some(told) = self.workers.take() else {
             return false;
         };
-        self.job_done(&done);
+        self.told(told);
         self.progress();
         true
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Done(done) => self.job_done(&done),
+            Told::Missing(portion, kept) => {
+                self.report.kept_bytes += ByteCount::new(kept);
+                self.missing.push_back(portion);
+            }
+        }
     }
 
     fn progress(&self) {
@@ -421,6 +484,7 @@ impl Restore<'_> {
     fn job_done(&mut self, (job, result): &Done) {
         self.under_way -= 1;
         self.spread -= usize::from(job.is_spread);
+        self.report.kept += u64::from(result.is_ok() && job.is_kept());
         self.file_done(&job.node, result.clone());
     }
 

@@ -19,6 +19,6 @@ mod walk;
 pub use exclude::{Excludes, PatternError};
 pub use find::{Found, FoundDirectory, Mount, find_directories};
 pub use merge::Merged;
-pub use restore::{Owners, Policy, Published, RestoreTarget};
+pub use restore::{Links, Owners, Policy, Published, RestoreTarget};
 pub use users::{UserRecord, Users};
 pub use walk::{Root, Walker};

@@ -51,6 +51,11 @@ impl Status {
         self.0.stx_uid
     }
 
+    /// Gives the number of names.
+    pub(crate) const fn link_count(&self) -> u32 {
+        self.0.stx_nlink
+    }
+
     /// Gives the permission bits.
     pub(crate) fn mode(&self) -> Mode {
         Mode::from_raw_mode(u32::from(self.0.stx_mode) & 0o7777)

@@ -1,6 +1,6 @@
 //! A file that is being restored: several threads write its chunks, each where it belongs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use edge::{Extent, FileSink, Target};
@@ -22,6 +22,8 @@ pub(super) struct Job {
     left: AtomicUsize,
     /// Its chunks are in several frames, so that it may stay open for long.
     pub(super) is_spread: bool,
+    /// All of it was there already: nothing was written.
+    is_kept: AtomicBool,
     state: RwLock<State>,
 }
 
@@ -67,6 +69,7 @@ impl Job {
             starts,
             left: AtomicUsize::new(list.len()),
             is_spread,
+            is_kept: AtomicBool::new(true),
             state: RwLock::new(state),
         }
     }
@@ -79,6 +82,7 @@ impl Job {
     /// Writes content bytes, leaving out the holes between them.
     pub(super) fn write(&self, data_offset: u64, bytes: &[u8], target: &dyn Target) {
         self.open(target);
+        self.is_kept.store(false, Ordering::Relaxed);
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let State::Open(sink) = &*state else {
             return;
@@ -115,8 +119,15 @@ impl Job {
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
+    /// True when no byte of it had to be written.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept.load(Ordering::Relaxed)
+    }
+
     /// Makes the file what its entry says; gives its number of content bytes or why it failed.
-    pub(super) fn finish(&self) -> Result<u64, String> {
+    pub(super) fn finish(&self, target: &dyn Target) -> Result<u64, String> {
+        // When all of its content was there it was not opened yet.
+        self.open(target);
         let mut state = self.change();
         match std::mem::replace(&mut *state, State::Finished) {
             State::Open(sink) => sink.finish().map_err(|error| chain(&error))?,

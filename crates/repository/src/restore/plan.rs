@@ -9,10 +9,10 @@ use crate::content::ChunkRef;
 use crate::index::{Locate, Record};
 use crate::reader::{FrameRun, plan_runs_up_to};
 
-/// Chunks that are planned together: about 3 MiB.
-const PIECES_MAX: usize = 32 * 1024;
+/// Chunks that are planned together: 1.5 MiB.
+const PIECES_MAX: usize = 16 * 1024;
 /// Files that are planned together, which takes 600 bytes for each.
-const FILES_MAX: usize = 16 * 1024;
+const FILES_MAX: usize = 8 * 1024;
 /// One request fetches at most this: several threads do so at once.
 const REQUEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// A run that holds more chunks is divided between its frames: with small files it is not the

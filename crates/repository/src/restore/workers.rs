@@ -8,6 +8,7 @@ use std::thread::Scope;
 use edge::Target;
 use sealing::ChunkKind;
 
+use super::compare::{Portion, compare};
 use super::job::{Done, Job};
 use super::plan::{Piece, PlannedRun};
 use crate::content::ChunkRef;
@@ -25,16 +26,26 @@ const WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 pub(super) enum Work {
     /// Files that have no chunks.
     WithoutChunks(Vec<Arc<Job>>),
+    /// Chunks that may be there already.
+    Compare(Vec<Portion>),
     /// Frames, and what is written of them.
     Run(PlannedRun),
     /// A file that is written from its beginning to its end.
     InOrder(Arc<Job>, Vec<ChunkRef>),
 }
 
+/// What a thread tells.
+pub(super) enum Told {
+    /// A file is done.
+    Done(Done),
+    /// These chunks of a file are not there, so many bytes of others are.
+    Missing(Portion, u64),
+}
+
 /// Hands out work and takes back what became of the files.
 pub(super) struct Workers {
     work: SyncSender<Work>,
-    done: Receiver<Done>,
+    told: Receiver<Told>,
 }
 
 impl Workers {
@@ -47,7 +58,7 @@ impl Workers {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = (cores + 1).clamp(*WORKERS.start(), *WORKERS.end());
         let (work, queue) = sync_channel(count);
-        let (report, done) = channel();
+        let (report, told) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..count {
             let queue = Arc::clone(&queue);
@@ -58,7 +69,7 @@ impl Workers {
             };
             scope.spawn(move || worker.run(&queue));
         }
-        Self { work, done }
+        Self { work, told }
     }
 
     /// Hands out work, waiting while all threads are busy. False when there are none any more.
@@ -66,21 +77,21 @@ impl Workers {
         self.work.send(work).is_ok()
     }
 
-    /// Gives a file that is done, if there is one.
-    pub(super) fn try_take(&self) -> Option<Done> {
-        self.done.try_recv().ok()
+    /// Gives what was told, if anything was.
+    pub(super) fn try_take(&self) -> Option<Told> {
+        self.told.try_recv().ok()
     }
 
-    /// Waits for a file that is done; `None` when there are no threads any more.
-    pub(super) fn take(&self) -> Option<Done> {
-        self.done.recv().ok()
+    /// Waits until something is told; `None` when there are no threads any more.
+    pub(super) fn take(&self) -> Option<Told> {
+        self.told.recv().ok()
     }
 }
 
 struct Worker<'a> {
     reader: ChunkReader<'a>,
     target: &'a dyn Target,
-    report: Sender<Done>,
+    report: Sender<Told>,
 }
 
 impl Worker<'_> {
@@ -97,6 +108,7 @@ impl Worker<'_> {
                         self.done(job);
                     }
                 }
+                Work::Compare(portions) => self.compare(portions),
                 Work::Run(planned) => self.restore_run(planned),
                 Work::InOrder(job, list) => {
                     if let Err(error) = self.restore_in_order(&job, &list) {
@@ -110,13 +122,31 @@ impl Worker<'_> {
 
     /// Finishes a file and tells it. Nobody listens any more only when all ends.
     fn done(&self, job: Arc<Job>) {
-        let result = job.finish();
-        self.report.send((job, result)).unwrap_or_default();
+        let result = job.finish(self.target);
+        let told = Told::Done((job, result));
+        self.report.send(told).unwrap_or_default();
     }
 
     fn piece_done(&self, piece: Piece) {
         if piece.job.count_down() {
             self.done(piece.job);
+        }
+    }
+
+    fn compare(&self, portions: Vec<Portion>) {
+        let mut buffer = Vec::new();
+        for mut portion in portions {
+            let before = portion.chunks.len();
+            let kept = compare(&self.reader, &mut portion, self.target, &mut buffer);
+            let there = before - portion.chunks.len();
+            let job = Arc::clone(&portion.job);
+            let told = Told::Missing(portion, kept);
+            self.report.send(told).unwrap_or_default();
+            for _ in 0..there {
+                if job.count_down() {
+                    self.done(Arc::clone(&job));
+                }
+            }
         }
     }
 
@@ -137,8 +167,9 @@ impl Worker<'_> {
             }
             for piece in finished.drain(..) {
                 if piece.job.count_down() {
-                    let result = piece.job.finish();
-                    report.send((piece.job, result)).unwrap_or_default();
+                    let result = piece.job.finish(target);
+                    let told = Told::Done((piece.job, result));
+                    report.send(told).unwrap_or_default();
                 }
             }
         });

@@ -3,8 +3,10 @@
 //! The staging directory lies beside the destination (or inside it, when a directory is filled),
 //! belongs to the restoring user and has mode 0700, so nobody can race what is built in it. All
 //! of it is reached through held descriptors. Dropping the target without [`Target::finish`]
-//! removes the staging and publishes nothing.
+//! publishes nothing and removes the staging, unless a later restore of the same can go on with it
+//! ([`RestoreTarget::into_directory_going_on`]).
 
+mod left_over;
 mod metadata;
 mod remove;
 mod sink;
@@ -12,19 +14,22 @@ mod stage;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use edge::{Entry, EntryKind, Extent, FileSink, Target, TargetError, TreePath};
+use edge::{Entry, EntryKind, Extent, FileSink, LeftOver, Target, TargetError, TreePath};
 use model::escape;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
 
 use crate::directory::{CAREFUL, Directory, Pool, lock};
 use crate::users::Users;
 
 use metadata::Metadata;
 use sink::Sink;
-use stage::{Links, Stage};
+pub use stage::Links;
+use stage::Stage;
 
 /// Whose files the restored ones become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +87,8 @@ pub struct RestoreTarget {
     unfinished: Mutex<Vec<(Entry, Arc<Directory>)>>,
     metadata: Arc<Metadata>,
     published: Vec<Published>,
+    /// There may be something already: a restore of the same was cut.
+    goes_on: bool,
 }
 
 impl RestoreTarget {
@@ -121,7 +128,24 @@ impl RestoreTarget {
         policy: Policy,
         users: Users,
     ) -> Result<Self, TargetError> {
-        Self::fill((directory, Links::Followed), base, policy, users)
+        Self::fill((directory, Links::Followed), base, None, (policy, users))
+    }
+
+    /// As [`RestoreTarget::into_directory`] with everything in the snapshot, for a restore that can
+    /// be cut and gone on with: `of` says what is restored. A directory that holds what was
+    /// restored of the same until it was cut is taken, too.
+    ///
+    /// # Errors
+    ///
+    /// As there, and when the directory holds a part of something else, or another restore into it
+    /// is under way.
+    pub fn into_directory_going_on(
+        directory: (&Path, Links),
+        of: &str,
+        policy: Policy,
+        users: Users,
+    ) -> Result<Self, TargetError> {
+        Self::fill(directory, &TreePath::root(), Some(of), (policy, users))
     }
 
     /// As [`RestoreTarget::into_directory`], for a directory that a stranger names: no link may be
@@ -136,17 +160,18 @@ impl RestoreTarget {
         policy: Policy,
         users: Users,
     ) -> Result<Self, TargetError> {
-        Self::fill((directory, Links::Refused), base, policy, users)
+        Self::fill((directory, Links::Refused), base, None, (policy, users))
     }
 
     fn fill(
-        (directory, links): (&Path, Links),
+        directory: (&Path, Links),
         base: &TreePath,
-        policy: Policy,
-        users: Users,
+        of: Option<&str>,
+        (policy, users): (Policy, Users),
     ) -> Result<Self, TargetError> {
         let mut target = Self::empty(policy, users);
-        let (stage, tree) = Stage::inside(directory, base, links)?;
+        let (stage, tree, is_found) = Stage::inside(directory, base, of)?;
+        target.goes_on = is_found;
         lock(&target.directories).insert(base.key_below(), tree);
         target.stages.push(stage);
         Ok(target)
@@ -159,6 +184,7 @@ impl RestoreTarget {
             unfinished: Mutex::default(),
             metadata: Arc::new(Metadata::new(policy, users)),
             published: Vec::new(),
+            goes_on: false,
         }
     }
 
@@ -200,9 +226,12 @@ impl RestoreTarget {
         parent: &Arc<Directory>,
         name: &[u8],
     ) -> io::Result<()> {
-        let descriptor = parent.open()?;
-        mkdirat(&descriptor, name, Mode::RWXU)?;
-        let directory = parent.own_child(name)?;
+        let directory = match mkdirat(parent.open()?, name, Mode::RWXU) {
+            Err(Errno::EXIST) if self.goes_on => left_over::directory(parent, name)?,
+            made => made
+                .map_err(io::Error::from)
+                .and_then(|()| parent.own_child(name))?,
+        };
         let key = entry.path.key_below();
         lock(&self.directories).insert(key, Arc::clone(&directory));
         lock(&self.unfinished).push((entry.clone(), directory));
@@ -210,6 +239,7 @@ impl RestoreTarget {
     }
 
     fn make_special(&self, entry: &Entry, parent: &Arc<Directory>, name: &[u8]) -> io::Result<()> {
+        self.clear(parent, name)?;
         let descriptor = parent.open()?;
         let private = Mode::RUSR | Mode::WUSR;
         let (kind, (major, minor)) = match &entry.kind {
@@ -230,6 +260,34 @@ impl RestoreTarget {
         let device = rustix::fs::makedev(major, minor);
         mknodat(&descriptor, name, kind, private, device)?;
         self.metadata.apply_to_name(&descriptor, name, entry)
+    }
+
+    /// Removes what a restore that was cut left under a name and what is made anew.
+    fn clear(&self, parent: &Arc<Directory>, name: &[u8]) -> io::Result<()> {
+        if self.goes_on {
+            left_over::clear(parent, name)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Opens the file of an entry; says where it ends.
+    fn begin_file(
+        &self,
+        entry: &Entry,
+        parent: &Arc<Directory>,
+        name: &[u8],
+    ) -> io::Result<(OwnedFd, u64)> {
+        if self.goes_on
+            && let Some(file) = left_over::file(parent, name, entry, OFlags::WRONLY)?
+        {
+            // It may be longer than it should be.
+            return Ok((file, u64::MAX));
+        }
+        self.clear(parent, name)?;
+        let flags = CAREFUL | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let held = parent.open()?;
+        Ok((openat(held, name, flags, Mode::RUSR | Mode::WUSR)?, 0))
     }
 
     fn finish_directories(&mut self) -> Vec<TargetError> {
@@ -265,21 +323,29 @@ impl Target for RestoreTarget {
         false
     }
 
+    fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    fn left_over(&self, entry: &Entry) -> Option<Box<dyn LeftOver>> {
+        let (parent, name) = self.place(&entry.path).ok()?;
+        let file = left_over::file(&parent, &name, entry, OFlags::RDONLY).ok()??;
+        Some(Box::new(left_over::LeftFile(file)))
+    }
+
     fn open(
         &self,
         entry: &Entry,
         extents: Option<&[Extent]>,
     ) -> Result<Box<dyn FileSink>, TargetError> {
         let (parent, name) = self.place(&entry.path)?;
-        let flags = CAREFUL | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let room_bytes = if extents.is_none() {
             entry.size_bytes
         } else {
             0
         };
-        let file = parent
-            .open()
-            .and_then(|held| Ok(openat(held, &*name, flags, Mode::RUSR | Mode::WUSR)?))
+        let file = self
+            .begin_file(entry, &parent, &name)
             .map_err(|error| failed("creating", &entry.path, error))?;
         let metadata = Arc::clone(&self.metadata);
         let sink = Sink::new(file, (parent, name), entry.clone(), metadata);
@@ -292,6 +358,7 @@ impl Target for RestoreTarget {
         let (from, from_name) = self.place(first)?;
         let (to, to_name) = self.place(&entry.path)?;
         let link = || -> io::Result<()> {
+            self.clear(&to, &to_name)?;
             let (from, to) = (from.open()?, to.open()?);
             Ok(linkat(from, &*from_name, to, &*to_name, AtFlags::empty())?)
         };

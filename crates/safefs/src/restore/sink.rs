@@ -28,8 +28,9 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) const fn new(
-        file: OwnedFd,
+    /// `end` is where the file ends now, if that is known.
+    pub(super) fn new(
+        (file, end): (OwnedFd, u64),
         place: (Arc<Directory>, Vec<u8>),
         entry: Entry,
         metadata: Arc<Metadata>,
@@ -39,7 +40,7 @@ impl Sink {
             place,
             entry,
             metadata,
-            end: AtomicU64::new(0),
+            end: AtomicU64::new(end),
             is_finished: false,
         }
     }

@@ -1,26 +1,34 @@
 //! The private directory in which one root is built, and its publication by rename.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge::{TargetError, TreePath};
 use rustix::fs::{
-    AtFlags, FileType, Mode, RenameFlags, fchmod, fremovexattr, mkdirat, renameat_with, syncfs,
-    unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, fremovexattr,
+    mkdirat, openat, renameat_with, syncfs, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::remove::remove_tree;
 use super::{Published, failed_at};
-use crate::directory::{Directory, Pool};
+use crate::directory::{CAREFUL, Directory, Pool};
 use crate::status;
 use crate::walk::{Names, STAGE_PREFIX};
 
 /// The name of the built tree in its staging directory.
 const TREE: &[u8] = b"tree";
+
+/// Says what is restored, so that only the same goes on with it.
+const OF: &[u8] = b"of";
+/// There from when the tree begins to move to its place.
+const PUBLISHING: &[u8] = b"publishing";
+const OF_BYTES_MAX: usize = 64 * 1024;
 
 /// How many undo trees of one restore may lie in one directory.
 const UNDO_COUNT_MAX: usize = 10_000;
@@ -34,6 +42,8 @@ pub(super) struct Stage {
     stage_name: Vec<u8>,
     stage: Arc<Directory>,
     purpose: Purpose,
+    /// Held while this is under way, so that nobody else goes on with it.
+    _lock: Option<OwnedFd>,
     is_removed: bool,
 }
 
@@ -72,44 +82,36 @@ impl Stage {
             stage_name,
             stage,
             purpose,
+            _lock: None,
             is_removed: false,
         })
     }
 
-    /// Makes staging inside a directory that is to be filled; gives also the tree's directory.
+    /// Makes staging inside a directory that is to be filled, or finds it there; gives also the
+    /// tree's directory, and whether it is one that was found.
     pub(super) fn inside(
-        directory: &Path,
+        (directory, links): (&Path, Links),
         base: &TreePath,
-        links: Links,
-    ) -> Result<(Self, Arc<Directory>), TargetError> {
+        of: Option<&str>,
+    ) -> Result<(Self, Arc<Directory>, bool), TargetError> {
         let fail = |error| failed_at("staging in", directory.as_os_str().as_bytes(), error);
         let real = make_or_find(directory, links).map_err(fail)?;
         let path = TreePath::parse(real.as_os_str().as_bytes())
             .map_err(|error| fail(io::Error::other(error)))?;
         let home = Directory::absolute(&path, &Arc::new(Pool::default())).map_err(fail)?;
         let stage_name = format!("{STAGE_PREFIX}to").into_bytes();
-        let prepare = || {
-            if let Some(name) = Names::read(&*home.open()?)?.next() {
-                let shown = model::escape(&name);
-                let why = format!("it is not empty: it holds {shown}");
-                return Err(io::Error::other(why));
-            }
-            let stage = make_private(&home, &stage_name)?;
-            mkdirat(stage.open()?, TREE, Mode::RWXU)?;
-            let tree = stage.own_child(TREE)?;
-            Ok((stage, tree))
-        };
-        let (stage, tree) = prepare().map_err(fail)?;
+        let inner = Inner::find_or_make(&home, &stage_name, of).map_err(fail)?;
         let stage = Self {
             snapshot: base.clone(),
             destination: path,
             home,
             stage_name,
-            stage,
+            stage: inner.stage,
             purpose: Purpose::Fill,
+            _lock: Some(inner.lock),
             is_removed: false,
         };
-        Ok((stage, tree))
+        Ok((stage, inner.tree, inner.is_found))
     }
 
     /// True for snapshot directories that this stage has no use for.
@@ -149,6 +151,18 @@ impl Stage {
         self.is_removed = true;
         remove_tree(&self.home, &self.stage_name)
             .map_err(|error| failed_at("removing staging of", &self.shown(), error))
+    }
+
+    /// True when entries were restored of something that has a name.
+    fn holds_something(&self) -> bool {
+        let holds = || -> io::Result<bool> {
+            if status::of_name(&*self.stage.open()?, OF).is_err() {
+                return Ok(false);
+            }
+            let tree = self.stage.own_child(TREE)?.open()?;
+            Ok(Names::read(&tree)?.next().is_some())
+        };
+        holds().unwrap_or(false)
     }
 
     fn shown(&self) -> Vec<u8> {
@@ -216,6 +230,7 @@ impl Stage {
         let tree = self.stage.own_child(TREE)?;
         let held = tree.open()?;
         syncfs(&held)?;
+        write_own(&self.stage, PUBLISHING, b"")?;
         for name in Names::read(&held)? {
             move_between(&tree, &name, &self.home, &name)?;
         }
@@ -229,9 +244,126 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        // What lies in a directory that is to be filled can be gone on with.
+        if matches!(self.purpose, Purpose::Fill) && !self.is_removed && self.holds_something() {
+            return;
+        }
         // Whoever drops an unfinished restore reports why; a left-over staging is named like one.
         self.remove().ok();
     }
+}
+
+/// The inside of the staging in a directory that is to be filled.
+struct Inner {
+    stage: Arc<Directory>,
+    tree: Arc<Directory>,
+    lock: OwnedFd,
+    is_found: bool,
+}
+
+impl Inner {
+    fn find_or_make(home: &Arc<Directory>, name: &[u8], of: Option<&str>) -> io::Result<Self> {
+        if let Some(of) = of
+            && let Some(found) = Self::find(home, name, of)?
+        {
+            return Ok(found);
+        }
+        if let Some(name) = Names::read(&*home.open()?)?.next() {
+            return Err(not_empty(&name));
+        }
+        let stage = make_private(home, name)?;
+        let lock = lock_alone(&stage)?;
+        if let Some(of) = of {
+            write_own(&stage, OF, of.as_bytes())?;
+        }
+        mkdirat(stage.open()?, TREE, Mode::RWXU)?;
+        Ok(Self {
+            tree: stage.own_child(TREE)?,
+            stage,
+            lock,
+            is_found: false,
+        })
+    }
+
+    /// Finds what a restore of the same left that was cut. One that had not begun is removed.
+    fn find(home: &Arc<Directory>, name: &[u8], of: &str) -> io::Result<Option<Self>> {
+        let held = home.open()?;
+        let seen = match status::of_name(&held, name) {
+            Err(Errno::NOENT) => return Ok(None),
+            seen => seen?,
+        };
+        let is_own = seen.file_type() == FileType::Directory
+            && seen.uid() == geteuid().as_raw()
+            && seen.mode() == Mode::RWXU;
+        if !is_own {
+            return Err(not_empty(name));
+        }
+        let stage = home.own_child(name)?;
+        let lock = lock_alone(&stage)?;
+        let inside = stage.open()?;
+        if let Err(Errno::NOENT) = status::of_name(&inside, TREE) {
+            remove_tree(home, name)?;
+            return Ok(None);
+        }
+        if read_own(&stage, OF)?.as_deref() != Some(of.as_bytes()) {
+            return Err(io::Error::other(format!(
+                "a restore of something else into it was cut; to give that up, remove {} in it",
+                model::escape(name)
+            )));
+        }
+        let tree = stage.own_child(TREE)?;
+        let was_publishing = status::of_name(&inside, PUBLISHING).is_ok();
+        for other in Names::read(&held)?.filter(|other| other != name) {
+            if !was_publishing {
+                return Err(not_empty(&other));
+            }
+            // It is where it was before it was put in place.
+            move_between(home, &other, &tree, &other)?;
+        }
+        if was_publishing {
+            unlinkat(&inside, PUBLISHING, AtFlags::empty())?;
+        }
+        Ok(Some(Self {
+            stage,
+            tree,
+            lock,
+            is_found: true,
+        }))
+    }
+}
+
+fn not_empty(name: &[u8]) -> io::Error {
+    let shown = model::escape(name);
+    io::Error::other(format!("it is not empty: it holds {shown}"))
+}
+
+/// Keeps others from the same staging until the descriptor is closed.
+fn lock_alone(stage: &Arc<Directory>) -> io::Result<OwnedFd> {
+    let flags = CAREFUL | OFlags::DIRECTORY | OFlags::RDONLY;
+    let own = openat(stage.open()?, ".", flags, Mode::empty())?;
+    match flock(&own, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(io::Error::other("another restore into it is under way")),
+        locked => Ok(locked.map(|()| own)?),
+    }
+}
+
+/// Writes a small file into the staging directory, durably.
+fn write_own(stage: &Arc<Directory>, name: &[u8], bytes: &[u8]) -> io::Result<()> {
+    let flags = CAREFUL | OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY;
+    let file = openat(stage.open()?, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read_own(stage: &Arc<Directory>, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let file = match openat(stage.open()?, name, CAREFUL | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        file => std::fs::File::from(file?),
+    };
+    let mut bytes = Vec::new();
+    file.take(OF_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// Moves to a free name. Moving a directory needs the right to write to it, so an own directory
@@ -272,15 +404,7 @@ fn make_private(home: &Arc<Directory>, name: &[u8]) -> io::Result<Arc<Directory>
     let held = home.open()?;
     mkdirat(&held, name, Mode::RWXU)?;
     let entered = home.own_child(name).and_then(|stage| {
-        let descriptor = stage.open()?;
-        // What a default ACL above would give to everything below is taken away.
-        for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
-            match fremovexattr(&descriptor, acl) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        fchmod(&descriptor, Mode::RWXU)?;
+        keep_private(&*stage.open()?)?;
         Ok(stage)
     });
     if entered.is_err() {
@@ -289,10 +413,20 @@ fn make_private(home: &Arc<Directory>, name: &[u8]) -> io::Result<Arc<Directory>
     entered
 }
 
-/// Resolves a directory that a person named, making it when it does not exist.
+/// Takes away what a default ACL above gives to a directory and to everything below it.
+pub(super) fn keep_private(descriptor: &OwnedFd) -> io::Result<()> {
+    for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match fremovexattr(descriptor, acl) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(fchmod(descriptor, Mode::RWXU)?)
+}
+
 /// Whether the way to a directory may lead over links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
+pub enum Links {
     /// It may: who named it knows where it is.
     Followed,
     /// It may not: the directory must be where its name says.
@@ -314,6 +448,7 @@ impl Links {
     }
 }
 
+/// Resolves a directory that a person named, making it when it does not exist.
 fn make_or_find(directory: &Path, links: Links) -> io::Result<PathBuf> {
     match links.resolve(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
