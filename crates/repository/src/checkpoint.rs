@@ -69,7 +69,7 @@ impl Domain {
     /// Gives the names of all checkpoints, the oldest first, and when each was stored.
     fn checkpoint_names(&self) -> Result<Vec<(ObjectName, Instant)>, RepositoryError> {
         let mut names = Vec::new();
-        let prefix = layout::checkpoint_prefix(self.id());
+        let prefix = layout::beside_prefix(self.id());
         self.store().list(&prefix, &mut |info| {
             let parsed = layout::parse_checkpoint(self.id(), &info.name);
             names.extend(parsed.map(|(secs, _)| (info.name, Instant::from_secs(secs))));

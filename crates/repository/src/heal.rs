@@ -104,7 +104,7 @@ impl Domain {
     /// Gives the notes on damaged packs.
     pub(crate) fn noted_damage(&self) -> Result<Vec<(ObjectName, ObjectHash)>, RepositoryError> {
         let mut noted = Vec::new();
-        let prefix = layout::damaged_prefix(self.id());
+        let prefix = layout::beside_prefix(self.id());
         self.store().list(&prefix, &mut |info| {
             let hash = layout::parse_damaged(self.id(), &info.name);
             noted.extend(hash.map(|hash| (info.name, hash)));

@@ -133,9 +133,10 @@ pub(crate) fn checkpoint(domain: DomainId, secs: i64, hash: &ObjectHash) -> Obje
     dated(domain, "checkpoint", secs, hash)
 }
 
-/// Gives the prefix of all checkpoints.
-pub(crate) fn checkpoint_prefix(domain: DomainId) -> String {
-    format!("w/{domain}/checkpoint-")
+/// Gives the prefix of what is beside the data, each kind of it told by its name. Stores list whole
+/// folders only.
+pub(crate) fn beside_prefix(domain: DomainId) -> String {
+    format!("w/{domain}/")
 }
 
 /// Reads a listed name, or `None` when it is not that of a checkpoint of the domain.
@@ -145,17 +146,16 @@ pub(crate) fn parse_checkpoint(domain: DomainId, listed: &ObjectName) -> Option<
 
 /// Gives the name of the note that a pack is damaged.
 pub(crate) fn damaged(domain: DomainId, hash: &ObjectHash) -> ObjectName {
-    name(format!("{}{hash}", damaged_prefix(domain)))
-}
-
-/// Gives the prefix of all notes on damage.
-pub(crate) fn damaged_prefix(domain: DomainId) -> String {
-    format!("w/{domain}/damaged-")
+    name(format!("w/{domain}/damaged-{hash}"))
 }
 
 /// Reads a listed name, or `None` when it is no note on damage in the domain.
 pub(crate) fn parse_damaged(domain: DomainId, listed: &ObjectName) -> Option<ObjectHash> {
-    ObjectHash::parse(listed.as_str().strip_prefix(&damaged_prefix(domain))?)
+    ObjectHash::parse(
+        listed
+            .as_str()
+            .strip_prefix(&format!("w/{domain}/damaged-"))?,
+    )
 }
 
 fn dated(domain: DomainId, word: &str, secs: i64, hash: &ObjectHash) -> ObjectName {
@@ -226,12 +226,12 @@ mod tests {
         assert_eq!(parse_trash(domain, &thrown), Some((1_700_000_000, hash)));
         assert_eq!(parse(domain, ObjectKind::Pin, &thrown), None);
         let cut = checkpoint(domain, 1_700_000_000, &hash);
-        assert!(cut.as_str().starts_with(&checkpoint_prefix(domain)));
+        assert!(cut.as_str().starts_with(&beside_prefix(domain)));
         assert_eq!(parse_checkpoint(domain, &cut), Some((1_700_000_000, hash)));
         assert_eq!(parse_checkpoint(domain, &thrown), None);
         assert_eq!(parse_trash(domain, &cut), None);
         let note = damaged(domain, &hash);
-        assert!(note.as_str().starts_with(&damaged_prefix(domain)));
+        assert!(note.as_str().starts_with(&beside_prefix(domain)));
         assert_eq!(parse_damaged(domain, &note), Some(hash));
         assert_eq!(parse_damaged(domain, &cut), None);
         assert_eq!(parse_trash(DomainId::from_bytes([1; 16]), &thrown), None);

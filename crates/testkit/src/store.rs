@@ -93,6 +93,11 @@ impl ObjectStore for MemoryStore {
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo)) -> Result<(), StoreError> {
+        // A place on a disk knows no other prefixes: who asks for one would find nothing there.
+        assert!(
+            prefix.is_empty() || prefix.ends_with('/'),
+            "{prefix} is no folder"
+        );
         let found: Vec<_> = lock(&self.0)
             .iter()
             .filter(|(name, _)| name.as_str().starts_with(prefix))
