@@ -1,12 +1,16 @@
 //! Watching work that this program does itself: a bar on a terminal, silence elsewhere.
 
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Moment};
 
 use edge::{Event, Monitor, Phase};
 use indicatif::ProgressBar;
 use ledger::Progress;
-use model::{ByteCount, Instant, RunId};
+use model::{ByteCount, Exit, Instant, RunId};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
 
 use crate::follow;
 
@@ -18,6 +22,15 @@ pub struct Watch {
     bar: ProgressBar,
     work: &'static str,
     shown: Mutex<Shown>,
+    asked: Asked,
+}
+
+/// What signals asked for.
+#[derive(Default)]
+struct Asked {
+    is_to_stop: Arc<AtomicBool>,
+    /// 1 while the work is to rest.
+    pause: Arc<AtomicUsize>,
 }
 
 /// What the bar says now.
@@ -39,7 +52,28 @@ impl Watch {
                 phase: "opening",
                 at: None,
             }),
+            asked: Asked::default(),
         }
+    }
+
+    /// Begins to show work that may be ended with what it has so far, by SIGINT or SIGTERM, and that
+    /// rests from SIGUSR1 to SIGUSR2. A second SIGINT or SIGTERM ends the program at once.
+    ///
+    /// # Errors
+    ///
+    /// That the system takes no handler.
+    pub fn that_heeds_signals(work: &'static str) -> io::Result<Self> {
+        let watch = Self::new(work);
+        let Asked { is_to_stop, pause } = &watch.asked;
+        let code = i32::from(Exit::Interrupted.code());
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds that nobody asked yet.
+            flag::register_conditional_shutdown(signal, code, Arc::clone(is_to_stop))?;
+            flag::register(signal, Arc::clone(is_to_stop))?;
+        }
+        flag::register_usize(SIGUSR1, Arc::clone(pause), 1)?;
+        flag::register_usize(SIGUSR2, Arc::clone(pause), 0)?;
+        Ok(watch)
     }
 }
 
@@ -99,5 +133,13 @@ impl Monitor for Watch {
             | Event::Failed { .. }
             | Event::DestinationLost { .. } => {}
         }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.asked.is_to_stop.load(Ordering::Relaxed)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.asked.pause.load(Ordering::Relaxed) == 1
     }
 }

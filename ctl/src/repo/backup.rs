@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use model::{ByteCount, Exit, SnapshotId};
-use ops::{Compression, RunLimits, TreeBackup, TreeBackupError, TreeSnapshot, Tuning};
+use ops::{
+    Compression, RepositoryError, RunLimits, TreeBackup, TreeBackupError, TreeSnapshot, Tuning,
+};
 use serde::Serialize;
 
 use super::{
@@ -125,7 +127,10 @@ pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result
         })?,
         None => domain,
     };
-    let watch = Watch::new("backup");
+    let watch = Watch::that_heeds_signals("backup").map_err(|error| {
+        let what = "cannot heed signals; nothing was backed up";
+        Problem::new(Exit::Failed, what).because(&error)
+    })?;
     let host = arguments.host.clone().unwrap_or_else(host_name);
     let trees = TreeBackup {
         paths: &arguments.paths,
@@ -155,6 +160,11 @@ pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result
 fn problem(error: &TreeBackupError) -> Problem {
     let what = "nothing was backed up; earlier snapshots are untouched";
     match error {
+        TreeBackupError::Repository(RepositoryError::Cancelled) => Problem::new(
+            Exit::Interrupted,
+            "the backup was ended before it was whole; earlier snapshots are untouched",
+        )
+        .hint("the same command goes on where it was: nothing that is stored is sent again"),
         TreeBackupError::Repository(error) => repository_problem(what, error),
         error => Problem::new(error.exit(), what).because(error),
     }

@@ -5,6 +5,7 @@
 mod archives;
 mod disks;
 mod keys;
+mod signals;
 #[path = "../support/mod.rs"]
 mod support;
 mod wrecks;
