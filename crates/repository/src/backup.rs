@@ -28,7 +28,7 @@ use crate::snapshot::NewSnapshot;
 use crate::tuning::Tuning;
 use ahead::Ahead;
 use copy::Copy;
-pub(crate) use copy::{list_packs, read_pack, read_trailer};
+pub(crate) use copy::{list_packs, lost_packs, read_pack, read_trailer};
 use parent::Parent;
 use pipeline::Pipeline;
 use publish::Publication;
@@ -177,6 +177,7 @@ pub fn back_up(
     let replicas = Publication {
         packs: &packs,
         snapshot: sealed.as_ref(),
+        clock: options.clock,
         entropy: options.entropy,
         monitor: options.monitor,
     }

@@ -2,6 +2,7 @@
 //! in memory, more than that in a scratch file where there is one.
 
 mod filter;
+mod followed;
 mod known;
 mod ranged;
 mod record;
@@ -20,6 +21,7 @@ use crate::error::{ReadError, RepositoryError};
 use crate::layout::ObjectHash;
 use crate::pack::Codec;
 
+pub(crate) use followed::Followed;
 pub(crate) use known::KnownIds;
 pub(crate) use ranged::RangedIndex;
 pub(crate) use record::{PREFIX_BYTES, Prefix, RECORD_BYTES, Record, prefix_of, records_of};
@@ -71,6 +73,12 @@ pub(crate) trait Locate: Sync {
 
     /// Gives a pack that a found record names.
     fn pack(&self, ordinal: u32) -> Option<&PackInfo>;
+
+    /// Gives what is known of all that is not in a pack that is gone by now; nothing where the
+    /// index is not to change under whoever uses it.
+    fn without(&self, _pack: &ObjectHash) -> Option<Arc<Index>> {
+        None
+    }
 }
 
 /// Packs that an index names and that nobody should rely on: condemned ones, and lost ones.

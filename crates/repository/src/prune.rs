@@ -5,6 +5,7 @@
 //! deleted, and while one is at work nothing more is condemned.
 
 mod mark;
+mod needs;
 mod repack;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +18,13 @@ use crate::backup::list_packs;
 use crate::condemned::{CONDEMNED_COUNT_MAX, Condemned, PackName};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
-use crate::index::{Index, PackInfo, Record};
+use crate::index::Index;
 use crate::layout::ObjectHash;
 use crate::session::{About, Beside, Session, Task, choose_id};
 use crate::snapshot::Snapshot;
 use mark::{Bits, Usage};
 pub(crate) use mark::{Marker, holds_all};
+use needs::LastResort;
 use repack::Moved;
 pub use repack::Repack;
 
@@ -80,9 +82,6 @@ pub struct Freed {
     /// that are compressed together it is the share.
     pub partly_bytes: ByteCount,
 }
-
-/// Places of chunks that only condemned packs hold, and these packs.
-type LastResort = Vec<(Record, ObjectHash)>;
 
 /// What was moved, and is named by the index by now.
 struct Emptied {
@@ -201,10 +200,9 @@ impl Domain {
 
 impl Pruning<'_> {
     fn run(&mut self) -> Result<(), RepositoryError> {
-        let (mut index, last_resort) = self.load_index()?;
-        // First of all every snapshot must be whole: then what no index names is not needed.
-        let mut bits = self.mark(&index)?;
+        let (mut index, last_resort, mut bits) = self.find_needs()?;
         let now = self.options.clock.now();
+        self.go_on()?;
         self.report.expired_snapshots = self.domain.empty_trash(self.options.trash_secs, now)?;
         self.carry_out((&mut index, &mut bits), &last_resort)?;
         drop(last_resort);
@@ -221,65 +219,10 @@ impl Pruning<'_> {
         Ok(())
     }
 
-    /// Loads the index without packs that are lost. Of a chunk in a condemned pack and another one
-    /// it knows the other.
-    fn load_index(&self) -> Result<(Index, LastResort), RepositoryError> {
-        let mut doomed = self.condemned();
-        loop {
-            let mut index = self.domain.load_index_without(&doomed)?;
-            if let Some(damage) = index.damaged {
-                return Err(damage);
-            }
-            // What an index names was stored before: what is not there by now is gone.
-            let stored = list_packs(self.domain)?;
-            let is_lost = |pack: &PackInfo| !stored.contains_key(&(pack.hash, pack.kind));
-            let lost = index.packs().iter().filter(|pack| is_lost(pack));
-            let count = doomed.len();
-            doomed.extend(lost.map(|pack| pack.hash));
-            // Of a chunk in a lost pack and another one the index may know the lost one.
-            if doomed.len() == count {
-                index.remove_packs(&is_lost, &mut |_, _| {})?;
-                let places = index.take_back()?;
-                let pack_of = |record: &Record| index.pack(record.pack).map(|pack| pack.hash);
-                let places = places.into_iter();
-                let places = places.filter_map(|record| Some((record, pack_of(&record)?)));
-                let places = places.collect();
-                return Ok((index, places));
-            }
-        }
-    }
-
     /// Gives all packs that are condemned.
     fn condemned(&self) -> BTreeSet<ObjectHash> {
         let packs = self.session.condemned().iter().flat_map(|one| &one.packs);
         packs.map(|(hash, _)| *hash).collect()
-    }
-
-    /// Marks what snapshots need. One that its session did not live to find wanting is taken back
-    /// in its place.
-    fn mark(&mut self, index: &Index) -> Result<Bits, RepositoryError> {
-        let (domain, options) = (self.domain, self.options);
-        let mut marker = Marker::new(domain, index);
-        let young = domain.young_trash(options.trash_secs, options.clock.now())?;
-        for snapshot in domain.needing()?.iter().chain(&young) {
-            let session = snapshot.body.session;
-            if session.is_some_and(|session| self.beside.given_up.contains(&session)) {
-                // It may be younger than the index that was read.
-                if !holds_all(domain, &self.load_index()?.0, snapshot, &|_| true)? {
-                    options.monitor.event(Event::Note(&format!(
-                        "snapshot {} was stored by a run that was given up, and lacks what was \
-                         deleted meanwhile: it is taken back",
-                        snapshot.id
-                    )));
-                    domain.forget(&[snapshot.id])?;
-                    continue;
-                }
-            }
-            marker.snapshot(snapshot, options.monitor)?;
-            self.marked.insert(snapshot.hash);
-        }
-        domain.mark_checkpoints(&mut marker, options.clock.now(), options.monitor)?;
-        Ok(marker.into_bits())
     }
 
     /// Carries out decisions that are old enough and that no session stands against. Packs of which
@@ -330,11 +273,6 @@ impl Pruning<'_> {
         if packs.is_empty() {
             return Ok(());
         }
-        // Another deletion may have looked meanwhile, as if this one were not there.
-        if !self.session.is_waited_for()? {
-            let place = self.domain.place();
-            return Err(RepositoryError::GivenUp { place });
-        }
         if packs.iter().any(|(hash, _)| index.has_pack(hash)) {
             let gone = Index::among(packs);
             index.remove_packs(&gone, &mut |from, to| bits.follow(from, to))?;
@@ -343,12 +281,20 @@ impl Pruning<'_> {
         self.delete_stored(packs)
     }
 
+    fn sign(&self) -> Sign<'_> {
+        Sign {
+            session: &self.session,
+            options: self.options,
+        }
+    }
+
     fn delete_stored(&mut self, packs: &[PackName]) -> Result<(), RepositoryError> {
         for pack in packs {
             let Some(size) = self.stored.remove(pack) else {
                 continue;
             };
             let (hash, kind) = pack;
+            self.go_on()?;
             self.domain.store().delete(&self.domain.name(*kind, hash))?;
             self.report.deleted_packs += 1;
             self.report.freed_bytes += ByteCount::new(size);
@@ -356,7 +302,20 @@ impl Pruning<'_> {
         Ok(())
     }
 
+    /// Gives a sign of life, and makes sure before each step that deletes or names something that
+    /// nobody gave this deletion up: another one would have gone on as if it were not there.
+    fn go_on(&self) -> Result<(), RepositoryError> {
+        let options = self.options;
+        self.session.beat(options.clock, options.entropy);
+        if self.session.is_still_waited_for(options.clock)? {
+            return Ok(());
+        }
+        let place = self.domain.place();
+        Err(RepositoryError::GivenUp { place })
+    }
+
     fn delete_decision(&self, hash: &ObjectHash) -> Result<(), RepositoryError> {
+        self.go_on()?;
         let name = self.domain.name(ObjectKind::Condemned, hash);
         Ok(self.domain.store().delete(&name)?)
     }
@@ -401,6 +360,7 @@ impl Pruning<'_> {
     }
 
     fn condemn(&mut self, packs: &[PackName]) -> Result<ObjectHash, RepositoryError> {
+        self.go_on()?;
         let options = self.options;
         let now = options.clock.now();
         let decision = self.domain.condemn(packs, now, options.entropy)?;
@@ -484,7 +444,12 @@ impl Pruning<'_> {
                     .saturating_sub(u32::try_from(spent_secs).unwrap_or(0)),
                 ..limits
             };
-            let moved = repack::repack(self.domain, index, needed, self.options, (turn, limits));
+            let sign = self.sign();
+            let options = PruneOptions {
+                monitor: &sign,
+                ..*self.options
+            };
+            let moved = repack::repack(self.domain, index, needed, &options, (turn, limits));
             self.publish_moved(index, moved, &mut emptied)?;
         }
         Ok(emptied)
@@ -510,6 +475,7 @@ impl Pruning<'_> {
             return error;
         }
         new.sort()?;
+        self.go_on()?;
         let written = self.domain.write_index(&new, &[], self.options.entropy)?;
         index.segments.extend(written.segments);
         let condemned = self.condemned();
@@ -564,13 +530,32 @@ impl Pruning<'_> {
     fn replace_segments(&self, index: &mut Index) -> Result<(), RepositoryError> {
         let replaced = index.segment_hashes();
         let entropy = self.options.entropy;
+        self.go_on()?;
         let written = self.domain.write_index(index, &replaced, entropy)?;
         index.segments = written.segments;
         for hash in replaced {
+            self.go_on()?;
             let name = self.domain.name(ObjectKind::IndexSegment, &hash);
             self.domain.store().delete(&name)?;
         }
         Ok(())
+    }
+}
+
+/// Gives signs of life while work is long that looks, now and then, whether it should stop.
+struct Sign<'a> {
+    session: &'a Session,
+    options: &'a PruneOptions<'a>,
+}
+
+impl Monitor for Sign<'_> {
+    fn event(&self, event: Event<'_>) {
+        self.options.monitor.event(event);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.session.beat(self.options.clock, self.options.entropy);
+        self.options.monitor.is_cancelled()
     }
 }
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use edge::{ByteRange, ObjectStore};
+use edge::{ByteRange, ObjectStore, StoreFault};
 use sealing::{ChunkId, ChunkKind, ChunkNamer, ObjectCipher, ObjectKind};
 
 use crate::content::{Bytes, ChunkRef, Content, decode_list};
 use crate::domain::Domain;
 use crate::error::ReadError;
-use crate::index::{Locate, PackInfo, Record};
+use crate::index::{Index, Locate, PackInfo, Record};
+use crate::layout::ObjectHash;
 use crate::pack::{decompress, decompress_into};
 use crate::tree::PageSource;
 use crate::wire::FormatError;
@@ -21,6 +22,8 @@ const REQUEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Opened frames that are kept: pages near each other are read together.
 const RECENT_FRAMES: usize = 8;
 const CUT_OFF: FormatError = FormatError("it is cut off");
+/// A chunk that is moved again while it is looked for is looked for so often.
+const MOVES_MAX: usize = 4;
 /// Packs whose ciphers are kept.
 const CIPHERS_MAX: usize = 1024;
 
@@ -29,11 +32,19 @@ pub(crate) struct ChunkReader<'a> {
     domain: &'a Domain,
     index: &'a dyn Locate,
     namer: ChunkNamer,
+    kept: Kept,
+    /// What was read of packs that came in the place of those that are gone.
+    moved: Option<(Arc<Index>, Kept)>,
+    /// Where frames are decompressed that are looked at once.
+    buffer: Vec<u8>,
+}
+
+/// What is kept of packs that were read from.
+#[derive(Default)]
+struct Kept {
     /// Pack, frame and plaintext, the latest first.
     recent: VecDeque<(u32, u16, Arc<Vec<u8>>)>,
     ciphers: BTreeMap<u32, Arc<ObjectCipher>>,
-    /// Where frames are decompressed that are looked at once.
-    buffer: Vec<u8>,
 }
 
 /// Neighbouring frames of one pack that one request fetches.
@@ -98,8 +109,8 @@ impl<'a> ChunkReader<'a> {
             domain,
             index,
             namer: domain.keyring().namer(),
-            recent: VecDeque::new(),
-            ciphers: BTreeMap::new(),
+            kept: Kept::default(),
+            moved: None,
             buffer: Vec::new(),
         }
     }
@@ -108,9 +119,51 @@ impl<'a> ChunkReader<'a> {
         self.index
     }
 
-    /// Reads one chunk of a page or list.
+    /// Reads one chunk.
     pub(crate) fn read(&mut self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
         let record = self.find(id)?;
+        self.read_at(kind, id, record)
+            .or_else(|error| self.read_moved(kind, id, &error).ok_or(error))
+    }
+
+    /// Reads a chunk from where it was moved to, when reading it failed because its pack is gone.
+    /// `None` when that is not why, or when it was not moved.
+    pub(crate) fn read_moved(
+        &mut self,
+        kind: ChunkKind,
+        id: &ChunkId,
+        error: &ReadError,
+    ) -> Option<Vec<u8>> {
+        if !is_gone(error) {
+            return None;
+        }
+        let mut gone = pack_of(self.index, id)?;
+        for _ in 0..MOVES_MAX {
+            let newer = self.index.without(&gone)?;
+            let kept = self.moved.take();
+            let kept = kept.filter(|(index, _)| Arc::ptr_eq(index, &newer));
+            let mut reader = ChunkReader::new(self.domain, &*newer);
+            reader.kept = kept.map(|(_, kept)| kept).unwrap_or_default();
+            let read = reader
+                .find(id)
+                .and_then(|record| reader.read_at(kind, id, record));
+            let kept = reader.kept;
+            gone = pack_of(&*newer, id)?;
+            self.moved = Some((newer, kept));
+            match read {
+                Err(error) if is_gone(&error) => {}
+                other => return other.ok(),
+            }
+        }
+        None
+    }
+
+    fn read_at(
+        &mut self,
+        kind: ChunkKind,
+        id: &ChunkId,
+        record: Record,
+    ) -> Result<Vec<u8>, ReadError> {
         let frame = self.frame(&record)?;
         self.chunk(kind, id, &record, &frame).map(<[u8]>::to_vec)
     }
@@ -211,14 +264,16 @@ impl<'a> ChunkReader<'a> {
     fn frame(&mut self, record: &Record) -> Result<Arc<Vec<u8>>, ReadError> {
         let place = (record.pack, record.frame());
         let is_here = |held: &&(u32, u16, _)| (held.0, held.1) == place;
-        if let Some((_, _, frame)) = self.recent.iter().find(is_here) {
+        if let Some((_, _, frame)) = self.kept.recent.iter().find(is_here) {
             return Ok(frame.clone());
         }
         let pack = self.pack(record.pack)?;
         let cipher = self.cipher(record.pack, pack)?;
         let frame = Arc::new(self.fetch(pack, &cipher, record.frame())?);
-        self.recent.truncate(RECENT_FRAMES - 1);
-        self.recent.push_front((place.0, place.1, frame.clone()));
+        self.kept.recent.truncate(RECENT_FRAMES - 1);
+        self.kept
+            .recent
+            .push_front((place.0, place.1, frame.clone()));
         Ok(frame)
     }
 
@@ -303,7 +358,7 @@ impl<'a> ChunkReader<'a> {
     }
 
     fn cipher(&mut self, ordinal: u32, pack: &PackInfo) -> Result<Arc<ObjectCipher>, ReadError> {
-        if let Some(cipher) = self.ciphers.get(&ordinal) {
+        if let Some(cipher) = self.kept.ciphers.get(&ordinal) {
             return Ok(cipher.clone());
         }
         let keyring = self.domain.keyring();
@@ -316,12 +371,22 @@ impl<'a> ChunkReader<'a> {
                 }
             })?;
         let cipher = Arc::new(cipher);
-        if self.ciphers.len() >= CIPHERS_MAX {
-            self.ciphers.clear();
+        if self.kept.ciphers.len() >= CIPHERS_MAX {
+            self.kept.ciphers.clear();
         }
-        self.ciphers.insert(ordinal, cipher.clone());
+        self.kept.ciphers.insert(ordinal, cipher.clone());
         Ok(cipher)
     }
+}
+
+/// True when a pack is not where the index has it.
+fn is_gone(error: &ReadError) -> bool {
+    matches!(error, ReadError::Store(error) if error.fault == StoreFault::NotFound)
+}
+
+fn pack_of(index: &dyn Locate, id: &ChunkId) -> Option<ObjectHash> {
+    let record = index.find(id).ok().flatten()?;
+    Some(index.pack(record.pack)?.hash)
 }
 
 fn cut_out<'b>(

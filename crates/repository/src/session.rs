@@ -26,6 +26,8 @@ pub(crate) use look::{Beside, Present};
 pub(crate) const LEASE_SECS: u32 = 48 * 3600;
 /// How often a session gives a sign.
 const BEAT_SECS: i64 = 15 * 60;
+/// For so long it is known that a session was not given up: longer only after another look.
+const LOOK_SECS: i64 = 60;
 /// The longest object of a session.
 const SESSION_BYTES_MAX: u64 = 1024 * 1024;
 /// The most decisions that a session names; it is waited for before others are carried out.
@@ -95,6 +97,8 @@ pub(crate) struct Session {
     /// The latest sign, when it is another one.
     latest: Mutex<Option<ObjectHash>>,
     beat_at: AtomicI64,
+    /// When it was known last that nobody gave it up.
+    looked_at: AtomicI64,
     condemned: Vec<Condemned>,
     /// Decisions that are damaged for good.
     wrecked: Vec<ObjectHash>,
@@ -139,6 +143,7 @@ impl Session {
             first: ObjectHash::of(b""),
             latest: Mutex::new(None),
             beat_at: AtomicI64::new(now.secs()),
+            looked_at: AtomicI64::new(now.secs()),
             condemned,
             wrecked: Vec::new(),
             beside: Vec::new(),
@@ -222,6 +227,22 @@ impl Session {
     pub(crate) fn is_waited_for(&self) -> Result<bool, StoreError> {
         let name = self.domain.name(ObjectKind::Session, &self.first);
         Ok(self.domain.store().size(&name)?.is_some())
+    }
+
+    /// As [`Session::is_waited_for`], but a look that is a minute old counts: asked before each
+    /// step that would hurt, it lets a program that was suspended for days find out.
+    pub(crate) fn is_still_waited_for(&self, clock: &dyn Clock) -> Result<bool, StoreError> {
+        // The time is taken before: a suspension during the look makes it old.
+        let now = clock.now().secs();
+        let age = now - self.looked_at.load(Ordering::Relaxed);
+        if (0..LOOK_SECS).contains(&age) {
+            return Ok(true);
+        }
+        let is_there = self.is_waited_for()?;
+        if is_there {
+            self.looked_at.store(now, Ordering::Relaxed);
+        }
+        Ok(is_there)
     }
 
     fn latest(&self) -> MutexGuard<'_, Option<ObjectHash>> {

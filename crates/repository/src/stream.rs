@@ -258,7 +258,7 @@ impl<'s, 'a> ContentStream<'s, 'a> {
         let mut opened: Vec<Vec<u8>> = vec![Vec::new(); window.len()];
         for run in plan_runs(self.reader.index(), &frames) {
             let mut outcome = Ok(());
-            self.reader.read_run(&run, &mut |reader, frame, plain| {
+            let done = self.reader.read_run(&run, &mut |reader, frame, plain| {
                 let numbers = wanted.get(&(run.pack, frame)).into_iter().flatten();
                 let taken = plain.and_then(|plain| {
                     for number in numbers {
@@ -276,8 +276,19 @@ impl<'s, 'a> ContentStream<'s, 'a> {
                 if outcome.is_ok() {
                     outcome = taken;
                 }
-            })?;
+            });
             outcome?;
+            if let Err(error) = done {
+                let frames = run.frames.iter();
+                let lost = frames.filter_map(|frame| wanted.get(&(run.pack, *frame)));
+                for (number, chunk) in lost.flatten().filter_map(|n| Some((n, window.get(*n)?))) {
+                    let moved = self.reader.read_moved(ChunkKind::Data, &chunk.id, &error);
+                    match (moved, opened.get_mut(*number)) {
+                        (Some(bytes), Some(place)) => *place = bytes,
+                        _ => return Err(error),
+                    }
+                }
+            }
         }
         self.ready.extend(opened);
         Ok(())

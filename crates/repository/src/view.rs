@@ -9,7 +9,7 @@ use crate::backup::{list_packs, read_pack};
 use crate::content::Node;
 use crate::domain::Domain;
 use crate::error::RepositoryError;
-use crate::index::{Index, Locate, RangedIndex};
+use crate::index::{Followed, Index, Locate, RangedIndex};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{TreeWalk, children};
@@ -19,8 +19,8 @@ use crate::tree::{TreeWalk, children};
 pub struct View {
     pub(crate) domain: Domain,
     /// Of a long index what was asked for.
-    ranged: Option<RangedIndex>,
-    whole: OnceLock<Index>,
+    ranged: Option<Followed<RangedIndex>>,
+    whole: OnceLock<Followed<Index>>,
 }
 
 impl View {
@@ -33,6 +33,7 @@ impl View {
     pub fn open(domain: Domain) -> Result<Self, RepositoryError> {
         domain.require(Right::Read)?;
         let ranged = RangedIndex::open(&domain)?;
+        let ranged = ranged.map(|ranged| Followed::new(&domain, ranged));
         let view = Self {
             domain,
             ranged,
@@ -49,14 +50,19 @@ impl View {
         match (self.whole.get(), &self.ranged) {
             (None, Some(ranged)) => ranged,
             // Without parts of segments the whole index was read at once.
-            _ => self.whole.get_or_init(Index::default),
+            _ => self.keep(Index::default()),
         }
+    }
+
+    fn keep(&self, index: Index) -> &Followed<Index> {
+        self.whole
+            .get_or_init(|| Followed::new(&self.domain, index))
     }
 
     /// Gives the whole index. Where segments are damaged, the packs themselves are asked.
     pub(crate) fn index(&self) -> Result<&Index, RepositoryError> {
         if let Some(index) = self.whole.get() {
-            return Ok(index);
+            return Ok(&index.index);
         }
         let mut index = self.domain.load_index()?;
         if index.damaged.is_some() {
@@ -69,7 +75,7 @@ impl View {
             }
             index.sort()?;
         }
-        Ok(self.whole.get_or_init(|| index))
+        Ok(&self.keep(index).index)
     }
 
     /// Gives the domain.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use edge::{ByteRange, Entropy, Event, Monitor, ObjectName, StoreError};
+use edge::{ByteRange, Clock, Entropy, Event, Monitor, ObjectName, StoreError};
 use model::{DestinationName, Instant, SessionId};
 use sealing::{ChunkId, ObjectKind, Right};
 
@@ -20,6 +20,9 @@ use crate::index::{Doomed, Index, PackInfo, Prefix, Record, SegmentInfo, prefix_
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer};
 use crate::session::{About, Present, Session, Task};
+
+/// Packs that a listing lacks and that are asked for one by one.
+const ASKED_FOR_MAX: usize = 10_000;
 
 /// One replica of the run.
 pub(super) struct Copy {
@@ -231,8 +234,9 @@ impl Copy {
         &self,
         index: &Index,
         replaced: &[ObjectHash],
-        entropy: &dyn Entropy,
+        (clock, entropy): (&dyn Clock, &dyn Entropy),
     ) -> Result<Vec<SegmentInfo>, RepositoryError> {
+        self.ensure_stored(index, clock)?;
         let written = self.domain.write_index(index, replaced, entropy)?;
         self.stored_bytes.fetch_add(written.bytes, Ordering::AcqRel);
         let kind = ObjectKind::IndexSegment;
@@ -241,6 +245,24 @@ impl Copy {
             self.domain.store().delete(&self.domain.name(kind, hash))?;
         }
         Ok(written.segments)
+    }
+
+    /// Makes sure, after this run was given up, that an index that it writes names no pack that was
+    /// deleted since.
+    fn ensure_stored(&self, index: &Index, clock: &dyn Clock) -> Result<(), RepositoryError> {
+        let is_waited_for = |session: &Session| session.is_still_waited_for(clock);
+        if self.session.as_ref().map_or(Ok(true), is_waited_for)? {
+            return Ok(());
+        }
+        let condemned = self.domain.condemned_packs()?;
+        let is_going = |pack: &PackInfo| condemned.contains(&pack.hash);
+        if index.packs().iter().any(is_going)
+            || !lost_packs(&self.domain, index, &list_packs(&self.domain)?)?.is_empty()
+        {
+            let place = self.domain.place();
+            return Err(RepositoryError::GivenUp { place });
+        }
+        Ok(())
     }
 
     /// Stores a checkpoint in the place of this run's last one.
@@ -283,14 +305,13 @@ impl Copy {
         self.index = self.domain.load_index_without(&doomed)?;
         let stored = list_packs(&self.domain)?;
         let size = |pack: &PackInfo| stored.get(&(pack.hash, pack.kind)).copied();
-        let is_lost = |pack: &&PackInfo| size(pack).is_none();
-        let lost = self.index.packs().iter().filter(is_lost);
-        let lost: BTreeSet<_> = lost.map(|pack| pack.hash).collect();
+        let lost = lost_packs(&self.domain, &self.index, &stored)?;
         if !lost.is_empty() {
             // Of a chunk in a lost pack and another one, the index must know the other.
             doomed.extend(&lost);
             self.index = self.domain.load_index_without(&doomed)?;
         }
+        let given = (options.clock, options.entropy);
         let must_rewrite = self.index.damaged.is_some() || !lost.is_empty();
         let mut adopted = Index::new(self.domain.scratch().cloned());
         for ((hash, kind), size) in &stored {
@@ -312,10 +333,10 @@ impl Copy {
             all.add_from(&adopted, &|_| true)?;
             all.sort()?;
             let replaced = all.segment_hashes();
-            self.index.segments = self.put_index(&all, &replaced, options.entropy)?;
+            self.index.segments = self.put_index(&all, &replaced, given)?;
             self.index.damaged = None;
         } else if !adopted.packs().is_empty() {
-            let mut segments = self.put_index(&adopted, &[], options.entropy)?;
+            let mut segments = self.put_index(&adopted, &[], given)?;
             self.index.add_from(&adopted, &|_| true)?;
             self.index.sort()?;
             self.index.segments.append(&mut segments);
@@ -493,6 +514,24 @@ pub(crate) fn read_trailer(
         }
     }
     Ok(None)
+}
+
+/// Gives the packs that an index names and that are gone. A listing may be late: where it lacks
+/// one, the place is asked for the pack itself, unless so many lack that something else is wrong.
+pub(crate) fn lost_packs(
+    domain: &Domain,
+    index: &Index,
+    stored: &BTreeMap<(ObjectHash, ObjectKind), u64>,
+) -> Result<BTreeSet<ObjectHash>, StoreError> {
+    let mut lost = BTreeSet::new();
+    let is_missing = |pack: &&PackInfo| !stored.contains_key(&(pack.hash, pack.kind));
+    for (number, pack) in index.packs().iter().filter(is_missing).enumerate() {
+        let name = domain.name(pack.kind, &pack.hash);
+        if number >= ASKED_FOR_MAX || domain.store().size(&name)?.is_none() {
+            lost.insert(pack.hash);
+        }
+    }
+    Ok(lost)
 }
 
 /// Removes from the caches what no replica has any more.

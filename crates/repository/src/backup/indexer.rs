@@ -56,7 +56,7 @@ impl Copy {
             index.add(vec![pack.info.clone()], pack.records.iter().copied())?;
         }
         index.sort()?;
-        let segments = self.put_index(&index, &[], options.entropy)?;
+        let segments = self.put_index(&index, &[], (options.clock, options.entropy))?;
         let mut indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
         indexed.segments.extend(segments);
         let packs = packs.iter().map(|pack| pack.info.hash);

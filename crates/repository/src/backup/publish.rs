@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use edge::{ByteRange, Entropy, Monitor, StoreError, StoreFault};
+use edge::{ByteRange, Clock, Entropy, Monitor, StoreError, StoreFault};
 use model::ByteCount;
 use sealing::{ObjectKind, Right};
 
@@ -24,6 +24,7 @@ pub(super) struct Publication<'a> {
     pub(super) packs: &'a [NewPack],
     /// None when the run was cut short: then only the index is written.
     pub(super) snapshot: Option<&'a (ObjectHash, Vec<u8>)>,
+    pub(super) clock: &'a dyn Clock,
     pub(super) entropy: &'a dyn Entropy,
     pub(super) monitor: &'a dyn Monitor,
 }
@@ -134,7 +135,7 @@ impl Publication<'_> {
         }
         let mut segments: Vec<_> = indexed.segments.iter().map(|own| own.hash).collect();
         if !replaced.is_empty() || !index.packs().is_empty() {
-            let written = copy.put_index(&index, &replaced, self.entropy)?;
+            let written = copy.put_index(&index, &replaced, (self.clock, self.entropy))?;
             segments.extend(written.iter().map(|segment| segment.hash));
         }
         Ok(Published {

@@ -173,10 +173,16 @@ impl Worker<'_> {
                 }
             }
         });
-        let error = done.err().map(|error| chain(&error));
+        let error = done.err();
         for piece in left {
-            let text = error.as_deref().unwrap_or("its frame was not read");
-            piece.job.fail(text.to_owned());
+            let (kind, id) = (ChunkKind::Data, &piece.chunk.id);
+            // The pack may have been moved since the index was read.
+            let moved = |error| self.reader.read_moved(kind, id, error);
+            match (error.as_ref().and_then(moved), &error) {
+                (Some(bytes), _) => piece.job.write(piece.data_offset, &bytes, target),
+                (None, Some(error)) => piece.job.fail(chain(error)),
+                (None, None) => piece.job.fail("its frame was not read".to_owned()),
+            }
             self.piece_done(piece);
         }
     }
@@ -218,7 +224,7 @@ impl Worker<'_> {
         let mut opened = vec![Vec::new(); window.len()];
         let mut failure = None;
         for run in plan_runs(self.reader.index(), &frames) {
-            self.reader.look_at_run(&run, &mut |reader, frame, plain| {
+            let done = self.reader.look_at_run(&run, &mut |reader, frame, plain| {
                 let numbers = wanted.get(&(run.pack, frame)).into_iter().flatten();
                 let taken = plain.and_then(|plain| {
                     for number in numbers {
@@ -233,7 +239,21 @@ impl Worker<'_> {
                     Ok(())
                 });
                 failure = failure.take().or(taken.err());
-            })?;
+            });
+            let Err(error) = done else { continue };
+            let frames = run.frames.iter();
+            let numbers = frames.filter_map(|frame| wanted.get(&(run.pack, *frame)));
+            for number in numbers.flatten() {
+                let (chunk, place) = (window.get(*number), opened.get_mut(*number));
+                let moved = chunk.and_then(|chunk| {
+                    let kind = ChunkKind::Data;
+                    self.reader.read_moved(kind, &chunk.id, &error)
+                });
+                match (moved, place) {
+                    (Some(bytes), Some(place)) => *place = bytes,
+                    _ => return Err(error),
+                }
+            }
         }
         failure.map_or(Ok(opened), Err)
     }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 pub mod dice;
+pub mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

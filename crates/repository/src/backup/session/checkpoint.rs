@@ -30,6 +30,8 @@ impl Session<'_, '_> {
         self.checkpoint()?;
         monitor.event(Event::Note("paused; what was read is stored"));
         while monitor.is_paused() && !monitor.is_cancelled() {
+            let copies = self.storing.copies.iter().filter(|copy| copy.is_live());
+            copies.for_each(|copy| copy.beat(&self.options));
             rest(LOOK_EVERY);
         }
         monitor.event(Event::Note("goes on"));
