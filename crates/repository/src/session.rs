@@ -152,7 +152,7 @@ impl Session {
         };
         session.first = session.put(&session.body, about.entropy)?;
         let look = Look::at(domain)?;
-        session.beside = look.others(domain, about.id)?;
+        session.beside = look.others(domain, (about.id, &session.first))?;
         session.revoked.clone_from(&look.revoked);
         let is_new = |hash: &&ObjectHash| session.condemned.iter().all(|one| one.hash != **hash);
         let new: Vec<_> = look.condemned.iter().filter(is_new).copied().collect();
@@ -196,7 +196,7 @@ impl Session {
 
     /// Looks again whether others are at work by now.
     pub(crate) fn is_alone(&self, now: Instant) -> Result<bool, RepositoryError> {
-        let others = Look::at(&self.domain)?.others(&self.domain, self.body.id)?;
+        let others = Look::at(&self.domain)?.others(&self.domain, (self.body.id, &self.first))?;
         Ok(others.iter().all(|present| !present.is_live(now)))
     }
 

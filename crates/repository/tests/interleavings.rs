@@ -1,5 +1,5 @@
 //! Two writers and a deletion of the real engine at one domain, taking turns request by request
-//! (`docs/decisions/0003-sessions.md`). `tests/deletion_model` explores the rules; this tries the
+//! (`docs/decisions/0003-deletion-beside-writers.md`). `tests/deletion_model` explores the rules; this tries the
 //! program that follows them. `BACKSTAY_INTERLEAVINGS` says how many orders each test draws beyond
 //! those that it tries in any case.
 
@@ -274,12 +274,12 @@ const ORDERS: [[usize; 3]; 3] = [
 ];
 
 /// As many of all cases as the environment says, spread evenly.
-fn some_of(cases: Vec<Case>, usual: u64) -> Vec<Case> {
+fn some_of(cases: &[Case], usual: u64) -> Vec<Case> {
     let plan = dice::Plan::from_environment("BACKSTAY_INTERLEAVINGS", usual);
-    let count = usize::try_from(plan.count).unwrap();
-    let step = cases.len().div_ceil(count.max(1)).max(1);
-    let first = usize::try_from(plan.seed).unwrap() % step;
-    cases.into_iter().skip(first).step_by(step).collect()
+    let all = cases.len() as u64;
+    let count = plan.count.min(all);
+    let at = |number: u64| usize::try_from((number * all / count + plan.seed) % all).unwrap();
+    (0..count).map(|number| cases[at(number)].clone()).collect()
 }
 
 fn no_errors(ground: &Ground, cases: Vec<Case>) {
@@ -319,7 +319,7 @@ fn whoever_are_preempted_twice_nothing_is_lost_and_nobody_fails() {
             }
         }
     }
-    no_errors(&ground, some_of(cases, 250));
+    no_errors(&ground, some_of(&cases, 250));
 }
 
 /// The turns of all four, in an order and for lengths that are drawn.
@@ -391,7 +391,9 @@ fn a_run_that_was_given_up_wherever_it_stood_has_a_whole_snapshot_or_none() {
             case.may_leave = is_cut;
             let ends = ground.try_out(&case);
             for (who, error) in &ends.errors {
-                assert_eq!(*who, FIRST, "{case:?}: {error:?}");
+                // While it cannot be known whether its run takes the snapshot back, none goes on.
+                let refuses = is_cut && *who == SECOND_PRUNE;
+                assert!(*who == FIRST || refuses, "{case:?}: {error:?}");
                 given_up += u32::from(matches!(error, RepositoryError::GivenUp { .. }));
             }
             stored += ends.stored.len();
@@ -418,7 +420,7 @@ fn a_deletion_that_was_given_up_wherever_it_stood_loses_nothing() {
             let ends = ground.try_out(&case);
             for (who, error) in &ends.errors {
                 let is_it = matches!(error, RepositoryError::GivenUp { .. });
-                assert!(*who == PRUNE, "{case:?}: {error:?}");
+                assert_eq!(*who, PRUNE, "{case:?}: {error:?}");
                 given_up += u32::from(is_it);
             }
         }

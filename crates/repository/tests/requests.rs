@@ -6,12 +6,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::Arc;
 
+use common::turns::{Plan, take_turns};
 use common::{World, noise, path, prune_with, snapshot_of};
 use edge::{ObjectStore, Silent, TreePath};
-use repository::{CheckDepth, Domain, View};
+use repository::{CheckDepth, Domain, Repack, View};
 use testkit::{CollectingTarget, MemoryStore, RecordingStore, Requests, TreeSource};
 
 /// Enough for three levels of pages and several blocks of the index.
@@ -267,4 +269,134 @@ fn runs_ask_little_for_what_did_not_change() {
         read_kib: 2048,
     };
     place.assert_few("prune", most);
+}
+
+/// What a first run asks for. Five requests of each are for the session: it is stored, beside is listed
+/// before and after that, it is asked for, which a deletion that deletes nothing need not do, and
+/// it is deleted.
+const FIRST_RUN: &[(&str, u64)] = &[
+    ("delete session", 1),
+    ("get repository", 1),
+    // The slot that was just stored, and the snapshot, are read back.
+    ("get slot", 1),
+    ("get snapshot", 1),
+    // Twice for the session, for checkpoints, for notes of damage.
+    ("list beside", 4),
+    ("list data pack", 1),
+    ("list metadata pack", 1),
+    ("list segment", 1),
+    ("list slot", 2),
+    ("list snapshot", 1),
+    ("put data pack", 1),
+    ("put metadata pack", 1),
+    ("put repository", 1),
+    ("put segment", 1),
+    ("put session", 1),
+    ("put slot", 1),
+    ("put snapshot", 1),
+    // Of each pack the end is read back, and its length asked for.
+    ("range data pack", 1),
+    ("range metadata pack", 1),
+    ("size data pack", 1),
+    ("size metadata pack", 1),
+    ("size session", 1),
+    ("size slot", 1),
+];
+
+/// What a run asks for when nothing changed.
+const UNCHANGED_RUN: &[(&str, u64)] = &[
+    ("delete session", 1),
+    ("get repository", 1),
+    ("get segment", 1),
+    ("get slot", 1),
+    // The one before, and its own read back.
+    ("get snapshot", 2),
+    // Twice for the session, for checkpoints, for notes of damage.
+    ("list beside", 4),
+    ("list data pack", 1),
+    ("list metadata pack", 1),
+    ("list segment", 1),
+    ("list snapshot", 1),
+    ("put session", 1),
+    ("put snapshot", 1),
+    // The pages of the one before.
+    ("range metadata pack", 1),
+    ("size session", 1),
+    ("size slot", 1),
+];
+
+/// What a deletion with nothing to do asks for.
+const IDLE_DELETION: &[(&str, u64)] = &[
+    ("delete session", 1),
+    ("get repository", 1),
+    ("get segment", 1),
+    ("get slot", 1),
+    ("get snapshot", 2),
+    // Who is at work, what is in the trash, to mark it and to empty it, and checkpoints.
+    ("list beside", 4),
+    // Before the session, and again after the index.
+    ("list data pack", 2),
+    ("list metadata pack", 2),
+    ("list segment", 1),
+    ("list snapshot", 1),
+    ("put session", 1),
+    ("range metadata pack", 1),
+    ("size slot", 1),
+];
+
+/// Gives what a program asks for, how often each: "put session".
+fn kinds(asked: &[String]) -> BTreeMap<String, u64> {
+    let mut kinds = BTreeMap::new();
+    for asked in asked {
+        let (verb, name) = asked.split_once(' ').unwrap();
+        let parts: Vec<_> = name.split('/').collect();
+        let kind = match parts.as_slice() {
+            ["k", ..] => "slot",
+            ["d", _, "p", ..] => "data pack",
+            ["d", _, "m", ..] => "metadata pack",
+            ["d", _, "i", ..] => "segment",
+            ["d", _, "s", ..] => "snapshot",
+            ["w", _, rest] if !rest.is_empty() => rest.split('-').next().unwrap(),
+            ["w", ..] => "beside",
+            _ => name,
+        };
+        *kinds.entry(format!("{verb} {kind}")).or_default() += 1;
+    }
+    kinds
+}
+
+/// Runs one program alone and compares what it asks for.
+#[track_caller]
+fn assert_asks(
+    (world, store): (&Arc<World>, &Arc<MemoryStore>),
+    program: impl FnOnce(Arc<dyn ObjectStore>) + Send,
+    expected: &[(&str, u64)],
+) {
+    let asked = take_turns((world, store), &Plan::default(), vec![Box::new(program)]);
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(kind, n)| ((*kind).to_owned(), *n))
+        .collect();
+    let asked: Vec<_> = kinds(&asked.concat()).into_iter().collect();
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn sessions_cost_exactly_what_is_written_here() {
+    let world = Arc::new(World::new());
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    for number in 0..3 {
+        source.add_file(&name(number), noise(number, 3000));
+    }
+    let run = |store: Arc<dyn ObjectStore>| {
+        snapshot_of(&world.run(&[&store], &source, &Silent), 0);
+    };
+    let prune = |store: Arc<dyn ObjectStore>| {
+        prune_with(&world, &store, 0, Some(Repack::default())).unwrap();
+    };
+    let at = (&world, &store);
+    assert_asks(at, run, FIRST_RUN);
+    assert_asks(at, run, UNCHANGED_RUN);
+    assert_asks(at, prune, IDLE_DELETION);
 }

@@ -117,6 +117,14 @@ impl Place {
     }
 }
 
+fn packs(store: &MemoryStore) -> BTreeSet<ObjectName> {
+    let is_pack = |name: &ObjectName| {
+        let name = name.as_str();
+        name.contains("/p/") || name.contains("/m/")
+    };
+    store.objects().into_keys().filter(is_pack).collect()
+}
+
 fn back_up_as(
     world: &World,
     place: &Arc<dyn ObjectStore>,
@@ -444,12 +452,6 @@ fn an_open_view_finds_what_was_moved_meanwhile() {
     let open = || View::open(Domain::open(recording.clone(), &world.key).unwrap()).unwrap();
     let (restoring, streaming, listing) = (open(), open(), open());
     let snapshot = listing.domain().snapshot(id).unwrap();
-    let packs = |store: &MemoryStore| -> BTreeSet<_> {
-        let names = store.objects().into_keys();
-        let is_pack =
-            |name: &ObjectName| name.as_str().contains("/p/") || name.as_str().contains("/m/");
-        names.filter(is_pack).collect()
-    };
     let before = packs(&store);
     listing.domain().forget(&[first]).unwrap();
     let place: Arc<dyn ObjectStore> = store.clone();
@@ -492,18 +494,41 @@ fn an_open_view_finds_what_was_moved_meanwhile() {
         )
         .unwrap();
     assert!(bytes == noise(99, 3_000_000));
+}
 
-    // What is lost is still said to be lost.
-    let lost = open();
-    for name in packs(&store)
-        .iter()
-        .filter(|name| name.as_str().contains("/p/"))
-    {
-        store.delete(name).unwrap();
+#[test]
+fn an_open_view_says_what_is_lost() {
+    let place = Place::new();
+    let view = place.world.view(&place.store);
+    let snapshot = view.domain().snapshots().unwrap().snapshots.remove(0);
+    for name in packs(&place.store) {
+        if name.as_str().contains("/p/") {
+            place.store.delete(&name).unwrap();
+        }
     }
     let mut target = CollectingTarget::default();
-    let report = lost
+    let report = view
         .restore(&snapshot, &[TreePath::root()], &mut target, &Silent)
         .unwrap();
-    assert_eq!(report.failed, 11, "{report:?}");
+    assert_eq!(report.failed, 4, "{report:?}");
+}
+
+#[test]
+fn a_deletion_that_takes_days_gives_signs_of_life() {
+    let place = Place::new();
+    let mut source = place.source.clone();
+    source.add_file("new", noise(9, 3000));
+    let gone = place.world.run_well(&place.store, &source);
+    place.domain().forget(&[gone]).unwrap();
+    let prune = Role::Prune { grace_secs: 0 };
+    let rehearsal = place.again();
+    let rehearsed = rehearsal.tell(&Plan::default(), &[prune]);
+    let length = rehearsed.asked[0].len() as u64;
+    // Each request takes hours, and all of them longer than anybody is waited for without a sign.
+    let mut plan = plan(vec![turn(0, length - 4), turn(1, ALL)]);
+    plan.secs_each = 2 * LEASE_SECS / i64::try_from(length).unwrap();
+    let told = place.tell(&plan, &[prune, prune]);
+    assert!(told.prunes.iter().all(Result::is_ok), "{:?}", told.prunes);
+    assert_eq!(place.count("/revoked-"), 0);
+    place.assert_clean();
 }

@@ -83,10 +83,10 @@ impl Look {
     pub(super) fn others(
         &self,
         domain: &Domain,
-        own: SessionId,
+        (own, first): (SessionId, &ObjectHash),
     ) -> Result<Vec<Present>, RepositoryError> {
         let mut by_id: BTreeMap<Option<SessionId>, Present> = BTreeMap::new();
-        for hash in &self.sessions {
+        for hash in self.sessions.iter().filter(|hash| *hash != first) {
             let body = match domain.read_session(hash) {
                 Ok(None) => continue,
                 Ok(body) => body,
