@@ -399,6 +399,9 @@ fn ended(outcome: RestoreOutcome) -> Ended {
     }
 }
 
+const GOES_ON: &str =
+    "what was restored so far waits in that directory: the same command goes on with it";
+
 fn restore_problem(error: &RestoreError, to: &RestoreTo) -> Problem {
     let what = match to {
         RestoreTo::InPlace { .. } => "cannot restore in place".to_owned(),
@@ -409,7 +412,15 @@ fn restore_problem(error: &RestoreError, to: &RestoreTo) -> Problem {
         }
     };
     match error {
-        RestoreError::Repository(error) => repository_problem(&what, error),
+        RestoreError::Repository(error) => {
+            let problem = repository_problem(&what, error);
+            let goes_on = !matches!(to, RestoreTo::InPlace { .. });
+            match error.exit() {
+                Exit::Unreachable if goes_on => problem.hint(GOES_ON),
+                Exit::Unreachable => problem.hint("nothing was put in place"),
+                _ => problem,
+            }
+        }
         RestoreError::Target(_) | RestoreError::Users(_) | RestoreError::Nothing(_) => {
             Problem::new(Exit::Failed, what)
                 .because(error)

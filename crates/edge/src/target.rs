@@ -35,6 +35,10 @@ pub trait FileSink: Send + Sync {
     ///
     /// `TargetError` when the file could not be completed.
     fn finish(self: Box<Self>) -> Result<(), TargetError>;
+
+    /// Ends the work on a file that is sound as far as it goes, for a restore that goes on later. Where
+    /// nothing goes on, as when it is dropped without this, nothing of the file stays.
+    fn leave(self: Box<Self>) {}
 }
 
 /// What a restore that was cut left of a file.

@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use edge::{Entry, Extent, FileSink, LeftOver, ObjectStore, Silent, Target, TargetError, TreePath};
-use model::DestinationName;
+use model::{DestinationName, Exit};
 use repository::{
     BackupOptions, Domain, Replica, RestoreReport, ScheduleKey, Snapshot, Tuning, View, back_up,
 };
 use safefs::{Links, Owners, Policy, RestoreTarget, Users};
-use testkit::{CountingEntropy, FileSpec, FixedClock, MemoryStore, RecordingStore, TreeSource};
+use testkit::{
+    CountingEntropy, Fault, FaultyStore, FileSpec, FixedClock, MemoryStore, RecordingStore,
+    TreeSource,
+};
 
 const POLICY: Policy = Policy {
     owners: Owners::Restorer,
@@ -297,6 +300,37 @@ fn what_was_restored_before_the_cut_is_not_fetched_again() {
     assert!(report.kept > 100, "{report:?}");
     assert!(report.kept_bytes.get() > 20_000_000, "{report:?}");
     assert!(bytes < 10_000_000, "{bytes}");
+}
+
+#[test]
+fn a_restore_whose_place_goes_away_ends_and_goes_on_when_it_is_back() {
+    let (mut ended, mut kept) = (0, 0);
+    for at in [8, 12, 16, 20, 24] {
+        let place = Place::new();
+        let fault = Fault::CutAt { at };
+        let away: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new(place.store.clone(), fault));
+        let done = Domain::open(away, &place.key).and_then(|domain| {
+            let snapshot = domain.snapshots()?.snapshots.pop().unwrap();
+            let mut target = place.target("all").unwrap();
+            let all = [TreePath::root()];
+            View::open(domain)?.restore(&snapshot, &all, &mut target, &Silent)
+        });
+        if let Err(error) = done {
+            assert_eq!(error.exit(), Exit::Unreachable, "{error:?}");
+            ended += 1;
+        }
+        // A directory that was filled may not be filled again.
+        if !is_filled(&place) {
+            let (_, report) = place.finish();
+            kept += report.kept_bytes.get();
+        }
+        place.assert_whole();
+    }
+    assert!(ended > 2 && kept > 10_000_000, "{ended} ended, {kept} kept");
+}
+
+fn is_filled(place: &Place) -> bool {
+    place.directory.path().join("acme.1001").exists()
 }
 
 #[test]

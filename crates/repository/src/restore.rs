@@ -23,7 +23,7 @@ use compare::{Portion, Waiting, portions};
 use job::{Done, Job};
 use links::{Inode, Links, Name};
 use plan::{Extract, Piece, Plan};
-use workers::{Told, Work, Workers};
+use workers::{Told, Work, Workers, is_place_lost};
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
@@ -75,6 +75,8 @@ struct Restore<'a> {
     again: VecDeque<Node>,
     /// Directories that could not be made.
     lost: BTreeSet<TreePath>,
+    /// Why the place cannot be read any more.
+    place_lost: Option<ReadError>,
 }
 
 impl View {
@@ -83,8 +85,9 @@ impl View {
     ///
     /// # Errors
     ///
-    /// `Read` when a path that was asked for cannot be looked up. What fails alone is in the
-    /// report; a path that the snapshot lacks is a failure, too.
+    /// `Read` when a path that was asked for cannot be looked up, and when the place is away: then
+    /// the target is not finished, and may go on later. What fails alone is in the report; a path
+    /// that the snapshot lacks is a failure, too.
     pub fn restore(
         &self,
         snapshot: &Snapshot,
@@ -112,6 +115,7 @@ impl View {
                 links: Links::default(),
                 again: VecDeque::new(),
                 lost: BTreeSet::new(),
+                place_lost: None,
             };
             restore.run(snapshot, paths)?;
             Ok::<_, RepositoryError>(restore.report)
@@ -171,7 +175,19 @@ impl Restore<'_> {
             self.everything_below(snapshot, path);
         }
         self.settle();
-        Ok(())
+        match self.place_lost.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes when an error means that all others would follow; gives what it says.
+    fn look_at(&mut self, error: ReadError) -> String {
+        let text = chain(&error);
+        if is_place_lost(&error) {
+            self.place_lost.get_or_insert(error);
+        }
+        text
     }
 
     /// Looks up the paths themselves and the directories above them, in order.
@@ -205,17 +221,23 @@ impl Restore<'_> {
                 self.report.is_cancelled = true;
                 return;
             }
+            if self.place_lost.is_some() {
+                return;
+            }
             match walk.next(&mut self.reader) {
                 Ok(Some(node)) => self.node(node),
                 Ok(None) => return,
-                Err(lost) => self.page_lost(&lost),
+                Err(lost) => self.page_lost(lost),
             }
         }
     }
 
-    fn page_lost(&mut self, lost: &PageLost) {
+    fn page_lost(&mut self, lost: PageLost) {
         let from = TreePath::from_key(&lost.first_key).unwrap_or_default();
-        self.failed(format!("entries from {from} on"), chain(&*lost.error));
+        let error = self.look_at(*lost.error);
+        if self.place_lost.is_none() {
+            self.failed(format!("entries from {from} on"), error);
+        }
     }
 
     fn node(&mut self, node: Node) {
@@ -284,7 +306,12 @@ impl Restore<'_> {
         }
         let content = node.content.as_ref();
         match content.map(|content| self.reader.chunk_list(content)) {
-            Some(Err(error)) => self.file_done(&node, Err(chain(&error))),
+            Some(Err(error)) => {
+                let error = self.look_at(error);
+                if self.place_lost.is_none() {
+                    self.file_done(&node, Err(error));
+                }
+            }
             Some(Ok(list)) => self.plan_file(node, list),
             None => self.plan_file(node, Vec::new()),
         }
@@ -338,7 +365,7 @@ impl Restore<'_> {
 
     /// Waits until no more than so many files with chunks in several frames are under way.
     fn finish_some(&mut self, spread: usize) {
-        loop {
+        while self.place_lost.is_none() {
             self.plan_missing();
             self.flush(Extract::All);
             if self.spread <= spread || self.missing.is_empty() && !self.wait_for_one() {
@@ -356,7 +383,13 @@ impl Restore<'_> {
                     chunk,
                     record,
                 }),
-                Err(error) => self.give_up(job, chain(&error)),
+                Err(error) => {
+                    let error = self.look_at(error);
+                    if self.place_lost.is_some() {
+                        return;
+                    }
+                    self.give_up(job, error);
+                }
             }
             if self.plan.is_full() {
                 self.flush(Extract::Settled);
@@ -432,7 +465,7 @@ impl Restore<'_> {
 
     /// Does everything that was begun.
     fn settle(&mut self) {
-        loop {
+        while self.place_lost.is_none() {
             self.further_names();
             self.plan_missing();
             self.flush(Extract::All);
@@ -450,9 +483,9 @@ impl Restore<'_> {
         }
     }
 
-    /// Waits for a file to be done; false when none is under way.
+    /// Waits for a file to be done; false when none is under way, or when none will be.
     fn wait_for_one(&mut self) -> bool {
-        if self.under_way == 0 {
+        if self.under_way == 0 || self.place_lost.is_some() {
             return false;
         }
         let Some(told) = self.workers.take() else {
@@ -469,6 +502,9 @@ impl Restore<'_> {
             Told::Missing(portion, kept) => {
                 self.report.kept_bytes += ByteCount::new(kept);
                 self.missing.push_back(portion);
+            }
+            Told::PlaceLost(error) => {
+                self.place_lost.get_or_insert(error);
             }
         }
     }

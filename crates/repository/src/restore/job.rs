@@ -187,6 +187,16 @@ impl Job {
     }
 }
 
+impl Drop for Job {
+    /// A file that neither failed nor was finished waits for a restore that goes on.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let State::Open(sink) = std::mem::replace(state, State::Finished) {
+            sink.leave();
+        }
+    }
+}
+
 fn extents(node: &Node) -> Option<&[Extent]> {
     let content = node.content.as_ref()?;
     content.extents.as_deref()

@@ -1,11 +1,12 @@
 //! The threads that restore files, while the tree is walked on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
-use edge::Target;
+use edge::{StoreFault, Target};
 use sealing::ChunkKind;
 
 use super::compare::{Portion, compare};
@@ -40,6 +41,8 @@ pub(super) enum Told {
     Done(Done),
     /// These chunks of a file are not there, so many bytes of others are.
     Missing(Portion, u64),
+    /// The place cannot be read any more; what was under way with it is not done.
+    PlaceLost(ReadError),
 }
 
 /// Hands out work and takes back what became of the files.
@@ -60,12 +63,14 @@ impl Workers {
         let (work, queue) = sync_channel(count);
         let (report, told) = channel();
         let queue = Arc::new(Mutex::new(queue));
+        let is_lost = Arc::new(AtomicBool::new(false));
         for _ in 0..count {
             let queue = Arc::clone(&queue);
             let mut worker = Worker {
                 reader: ChunkReader::new(domain, index),
                 target,
                 report: report.clone(),
+                is_lost: Arc::clone(&is_lost),
             };
             scope.spawn(move || worker.run(&queue));
         }
@@ -92,6 +97,8 @@ struct Worker<'a> {
     reader: ChunkReader<'a>,
     target: &'a dyn Target,
     report: Sender<Told>,
+    /// The place is away: nothing more is tried.
+    is_lost: Arc<AtomicBool>,
 }
 
 impl Worker<'_> {
@@ -101,6 +108,9 @@ impl Worker<'_> {
             queue.recv().ok()
         };
         while let Some(work) = next() {
+            if self.is_lost.load(Ordering::Relaxed) {
+                continue;
+            }
             match work {
                 Work::WithoutChunks(jobs) => {
                     for job in jobs {
@@ -110,12 +120,15 @@ impl Worker<'_> {
                 }
                 Work::Compare(portions) => self.compare(portions),
                 Work::Run(planned) => self.restore_run(planned),
-                Work::InOrder(job, list) => {
-                    if let Err(error) = self.restore_in_order(&job, &list) {
-                        job.fail(error);
+                Work::InOrder(job, list) => match self.restore_in_order(&job, &list) {
+                    Err(error) if is_place_lost(&error) => self.place_lost(error),
+                    done => {
+                        if let Err(error) = done {
+                            job.fail(chain(&error));
+                        }
+                        self.done(job);
                     }
-                    self.done(job);
-                }
+                },
             }
         }
     }
@@ -124,6 +137,12 @@ impl Worker<'_> {
     fn done(&self, job: Arc<Job>) {
         let result = job.finish(self.target);
         let told = Told::Done((job, result));
+        self.report.send(told).unwrap_or_default();
+    }
+
+    fn place_lost(&self, error: ReadError) {
+        self.is_lost.store(true, Ordering::Relaxed);
+        let told = Told::PlaceLost(error);
         self.report.send(told).unwrap_or_default();
     }
 
@@ -173,7 +192,10 @@ impl Worker<'_> {
                 }
             }
         });
-        let error = done.err();
+        let error = match done {
+            Err(error) if is_place_lost(&error) => return self.place_lost(error),
+            done => done.err(),
+        };
         for piece in left {
             let (kind, id) = (ChunkKind::Data, &piece.chunk.id);
             // The pack may have been moved since the index was read.
@@ -188,7 +210,7 @@ impl Worker<'_> {
     }
 
     /// Reads windows of a file ahead, each in the order of the packs, and writes them in its own.
-    fn restore_in_order(&mut self, job: &Job, list: &[ChunkRef]) -> Result<(), String> {
+    fn restore_in_order(&mut self, job: &Job, list: &[ChunkRef]) -> Result<(), ReadError> {
         let mut rest = list;
         let mut offset = 0;
         while !rest.is_empty() && !job.has_failed() {
@@ -200,7 +222,7 @@ impl Worker<'_> {
             let count = rest.iter().take_while(fits).count().max(1);
             let (window, after) = rest.split_at(count.min(rest.len()));
             rest = after;
-            for chunk in self.read_window(window).map_err(|error| chain(&error))? {
+            for chunk in self.read_window(window)? {
                 job.write(offset, &chunk, self.target);
                 offset += chunk.len() as u64;
             }
@@ -256,6 +278,16 @@ impl Worker<'_> {
             }
         }
         failure.map_or(Ok(opened), Err)
+    }
+}
+
+/// True when a place is away or refuses, and not just one object of it.
+pub(super) const fn is_place_lost(error: &ReadError) -> bool {
+    match error {
+        ReadError::Store(error) => {
+            matches!(error.fault, StoreFault::Unreachable | StoreFault::Denied)
+        }
+        _ => false,
     }
 }
 
