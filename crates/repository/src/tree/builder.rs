@@ -21,6 +21,8 @@ const BORDER: u64 = 1 << 56;
 /// What the fixed columns of an entry take, roughly.
 const ENTRY_BYTES: usize = 32;
 const CHILD_BYTES: usize = 40;
+/// What an entry shares with the one before costs its page nothing up to here.
+const SHARED_BYTES_FREE: usize = 4096;
 const CHUNK_BYTES: usize = 35;
 const EXTENT_BYTES: usize = 8;
 
@@ -81,7 +83,7 @@ impl TreeBuilder {
             .leaf
             .last()
             .is_some_and(|last| last.entry.xattrs == node.entry.xattrs);
-        self.leaf_weight += weight(&node, same_xattrs) + key.len() - shared;
+        self.leaf_weight += weight(&node, same_xattrs) + key_weight(key, shared);
         let is_border = self.is_border(0, key, self.leaf_weight);
         self.last_key.clear();
         self.last_key.extend_from_slice(key);
@@ -175,7 +177,8 @@ impl TreeBuilder {
                 return Ok(());
             };
             let before = level.children.last().map_or(&[][..], |last| &last.key);
-            level.weight += CHILD_BYTES + child.key.len() - shared_bytes(before, &child.key);
+            let shared = shared_bytes(before, &child.key);
+            level.weight += CHILD_BYTES + key_weight(&child.key, shared);
             let weight = level.weight;
             let key = child.key.clone();
             level.children.push(child);
@@ -228,13 +231,16 @@ fn child(key: Vec<u8>, id: ChunkId, nodes: &[Node]) -> Child {
     }
 }
 
+/// Measures a key. What it shares with the one before is free, but each reader has it in memory: so
+/// long as no path of an ordinary system is.
+fn key_weight(key: &[u8], shared: usize) -> usize {
+    key.len() - shared + shared.saturating_sub(SHARED_BYTES_FREE)
+}
+
 /// Measures an entry; no more than an estimate of what it adds to its page.
 fn weight(node: &Node, same_xattrs: bool) -> usize {
-    let xattrs = if same_xattrs {
-        0
-    } else {
-        xattr_bytes(&node.entry)
-    };
+    let free = if same_xattrs { SHARED_BYTES_FREE } else { 0 };
+    let xattrs = xattr_bytes(&node.entry).saturating_sub(free);
     let target = match &node.entry.kind {
         EntryKind::Symlink { target } => target.len(),
         _ => 0,

@@ -16,6 +16,9 @@ const FORM_LEAF: u8 = 1;
 const FORM_INNER: u8 = 2;
 const ROWS_MAX: usize = 65_536;
 const MODE_MAX: u32 = 0o7777;
+/// What the keys of a page, and the attributes of its entries, take in memory. Writers stay well
+/// below: what entries share is stored once, but they count it.
+const SHARED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// One child of an inner page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +153,8 @@ fn decode_leaf(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<Node>> {
     })?;
     let devices = take_table(reader, rows, |reader| reader.varint())?;
     let link_counts = column(rows, || reader.varint())?;
-    let xattrs = take_table(reader, rows, take_xattrs)?;
+    let xattrs = take_table(reader, rows, |reader| take_xattrs(reader).map(Arc::new))?;
+    check_shared(&xattrs)?;
     let kinds = kinds
         .into_iter()
         .map(|number| take_kind(number, reader))
@@ -180,12 +184,25 @@ fn decode_leaf(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<Node>> {
             inode,
             device,
             link_count,
-            xattrs,
+            xattrs: xattrs.to_vec(),
         };
         let content = has_content.then(|| take_content(reader)).transpose()?;
         nodes.push(Node { entry, content });
     }
     Ok(nodes)
+}
+
+/// Refuses attributes that would take too much memory, once each entry has its own.
+fn check_shared(xattrs: &[Arc<Vec<XAttr>>]) -> Result<()> {
+    let bytes = |one: &XAttr| size_of::<XAttr>() + one.name.len() + one.value.len();
+    let mut sum = 0_usize;
+    for set in xattrs {
+        sum += set.iter().map(bytes).sum::<usize>();
+        if sum > SHARED_BYTES_MAX {
+            return Err(FormatError("the attributes of a page are too large"));
+        }
+    }
+    Ok(())
 }
 
 fn column<T>(rows: usize, mut take: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
@@ -208,6 +225,7 @@ pub(super) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
 
 fn take_keys(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<Vec<u8>>> {
     let mut keys: Vec<Vec<u8>> = Vec::new();
+    let mut sum = 0;
     for _ in 0..rows {
         let before = keys.last().map_or(&[][..], Vec::as_slice);
         let shared = reader.count(before.len())?;
@@ -215,6 +233,10 @@ fn take_keys(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<Vec<u8>>> {
         let key = [before.get(..shared).unwrap_or_default(), rest].concat();
         if !keys.is_empty() && key.as_slice() <= before {
             return Err(FormatError("the keys of a page do not ascend"));
+        }
+        sum += key.len();
+        if sum > SHARED_BYTES_MAX {
+            return Err(FormatError("the keys of a page are too long"));
         }
         keys.push(key);
     }
@@ -446,6 +468,26 @@ mod tests {
     }
 
     const PAGE_HASH: &str = "96cec6fa80743959bc8f264d136c65346cece1b04ea830b07d86da4c55bc2c67";
+
+    #[test]
+    fn what_entries_share_stays_within_memory() {
+        let large = XAttr {
+            name: b"user.large".to_vec(),
+            value: vec![7; 60_000],
+        };
+        let labelled = |number: u32| {
+            let name = format!("d/file{number:05}");
+            let mut node = node(name.as_bytes(), EntryKind::Fifo, None);
+            node.entry.xattrs = vec![large.clone(); 10];
+            node
+        };
+        let few: Vec<_> = (0..20).map(labelled).collect();
+        assert!(decode_page(&encode_leaf(&few)).unwrap() == Page::Leaf(few));
+        let many: Vec<_> = (0..120).map(labelled).collect();
+        let page = encode_leaf(&many);
+        assert!(page.len() < 1_000_000, "{}", page.len());
+        assert!(decode_page(&page).is_err());
+    }
 
     #[test]
     fn an_inner_page_reads_back() {
