@@ -8,6 +8,7 @@ mod keys;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod verifies;
 mod wrecks;
 
 use std::fs;
