@@ -144,6 +144,7 @@ impl Rounds<'_> {
         for bench in &tools {
             self.work(bench, Work::Init, 0)?;
         }
+        self.wait_for_inodes();
         // Everything is in the page cache before the first tool begins.
         warm(&self.copy)?;
         for bench in &tools {
@@ -168,7 +169,6 @@ impl Rounds<'_> {
             let newly = extent(&bench.repository())?.1.saturating_sub(before);
             report.bytes("newly stored", bench.tool, newly);
         }
-        self.wait_for_inodes();
         for bench in &tools {
             make_directory(&bench.target())?;
             report.cost("restore", bench.tool, self.work(bench, Work::Restore, 3)?);
@@ -235,7 +235,7 @@ impl Rounds<'_> {
 const INODES_REST: Duration = Duration::from_secs(62);
 
 /// Removes what a round left, only when it is over: for a minute ext4 passes over inodes that were
-/// just deleted, one by one, and who restores next would pay.
+/// just deleted, one by one, and whoever makes files next would pay.
 fn clean_up(tools: &[&Bench]) -> Result<()> {
     std::thread::scope(|scope| {
         let trees = tools

@@ -1,5 +1,6 @@
 //! How the engine grows: first and unchanged runs over synthetic trees of 10,000 to 10,000,000
-//! files, one change in a directory of a million, and pruning what half of the chunks were for.
+//! files, one file read by who knows nothing else, one change in a directory of a million, and
+//! pruning what half of the chunks were for.
 //!
 //! `cargo run --release -p ops --example scale -- DIRECTORY COUNT…` prints a row for each step,
 //! with the largest resident set of a process that did nothing else. The directory needs about
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use destinations::{LocalScratch, LocalStore};
-use edge::{Clock, Entropy, Silent};
+use edge::{Clock, Entropy, Silent, TreePath};
 use model::{DestinationName, Instant};
 use repository::{
     BackupOptions, CheckDepth, Domain, PruneOptions, Repack, Replica, ScheduleKey, Tuning, View,
     back_up,
 };
 use source::{Shape, Synthetic};
+use testkit::{CollectingTarget, RecordingStore};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -84,6 +86,7 @@ fn measure(directory: &str, count: u64) -> Result<()> {
     let trees = [
         "step-first",
         "step-unchanged",
+        "step-one-file",
         "step-verify",
         "step-changed",
         "step-prune",
@@ -134,6 +137,7 @@ fn run_step(step: &str, directory: &Path, count: u64) -> Result<String> {
         "step-changed" => run(directory, shape(PER_DIRECTORY, Some(CHANGED_EVERY))),
         "step-wide-first" => run(directory, shape(count, None)),
         "step-wide-changed" => run(directory, shape(count, Some(count))),
+        "step-one-file" => one_file(directory, count),
         "step-verify" => verify(directory),
         "step-prune" => prune(directory),
         _ => Err("no such step".into()),
@@ -177,6 +181,31 @@ fn run(directory: &Path, shape: Shape) -> Result<String> {
         replica.stored_bytes.get(),
         counts.unchanged,
         counts.entries
+    ))
+}
+
+/// Restores one file from the middle, as a machine does that knows nothing but the key.
+fn one_file(directory: &Path, count: u64) -> Result<String> {
+    let store = Arc::new(RecordingStore::new(Arc::new(LocalStore::open(
+        &directory.join("repository"),
+    )?)));
+    let key = ScheduleKey::from_bytes([7; 32]);
+    let domain = Domain::open(store.clone(), &key)?;
+    let snapshot = domain.snapshots()?.snapshots.pop().ok_or("no snapshot")?;
+    let path = TreePath::parse(source::name(count / 2, PER_DIRECTORY).as_bytes())?;
+    let mut target = CollectingTarget::default();
+    let report = View::open(domain)?.restore(&snapshot, &[path], &mut target, &Silent)?;
+    if report.failed > 0 || report.bytes.get() == 0 {
+        return Err(format!("{:?}", report.failures.first()).into());
+    }
+    let asked = store.take_requests();
+    Ok(format!(
+        "{} requests: {} parts, {} objects, {} listings; {} bytes read",
+        asked.ranges + asked.gets + asked.lists + asked.sizes,
+        asked.ranges,
+        asked.gets,
+        asked.lists,
+        asked.bytes_read
     ))
 }
 

@@ -30,6 +30,11 @@ pub(crate) struct Synthetic {
     next_file: u64,
 }
 
+/// Gives the path of a file.
+pub(crate) fn name(number: u64, per_directory: u64) -> String {
+    format!("d{:07}/post-{number:09}.html", number / per_directory)
+}
+
 impl Synthetic {
     pub(crate) fn new(shape: Shape) -> Self {
         Self {
@@ -72,8 +77,7 @@ impl Synthetic {
     }
 
     fn file(&self, number: u64) -> Result<SourceItem, SourceError> {
-        let directory = number / self.shape.per_directory;
-        let path = format!("d{directory:07}/post-{number:09}.html");
+        let path = name(number, self.shape.per_directory);
         let mut entry = self.entry(&path, EntryKind::File, number)?;
         let is_changed = self
             .shape
