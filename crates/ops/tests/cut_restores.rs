@@ -278,13 +278,14 @@ fn a_restore_that_was_cut_goes_on_at_any_point() {
         let (bytes, report) = place.finish();
         place.assert_whole();
         let kept = report.kept_bytes.get();
-        // Noise: what is kept need not be fetched, but for frames that are needed for others.
+        // Noise: what is kept need not be fetched, but for frames that are needed for others, and for
+        // what lies between them.
         assert!(
             bytes <= whole_bytes,
             "cut after {calls}: {bytes} of {whole_bytes}"
         );
         assert!(
-            bytes + kept / 2 < whole_bytes + 2_000_000,
+            bytes + kept / 4 < whole_bytes + 2_000_000,
             "cut after {calls}: {bytes} of {whole_bytes}, {kept} kept"
         );
     }
