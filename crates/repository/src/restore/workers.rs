@@ -176,15 +176,12 @@ impl Worker<'_> {
             return pieces.into_iter().for_each(|piece| self.piece_done(piece));
         }
         let target = self.target;
-        let mut finished = Vec::new();
         let mut left = pieces.into_iter().peekable();
         let report = self.report.clone();
         let done = self.reader.look_at_run(&run, &mut |reader, frame, plain| {
             while let Some(piece) = left.next_if(|piece| piece.record.frame() <= frame) {
                 write_piece(reader, &piece, plain.as_ref().copied(), target);
-                finished.push(piece);
-            }
-            for piece in finished.drain(..) {
+                // At once: a frame may hold a thousand files, which are not all to be open.
                 if piece.job.count_down() {
                     let result = piece.job.finish(target);
                     let told = Told::Done((piece.job, result));
