@@ -114,11 +114,32 @@ pub fn restore(
             let files = RestoreTarget::in_place(id, &plan.roots, Policy::CUSTOMER, users)?;
             let load = LoadService::new(load_socket.clone());
             let mut target = ServerTarget::new(files, load, id);
-            let report = view.restore(snapshot, &plan.paths, &mut target, monitor)?;
+            let report = view.restore(snapshot, &plan.paths, &mut target, monitor);
             let published = published(&target);
+            let report = report.or_else(|error| broken_off(error, &published))?;
             Ok(outcome(report, published, plan.refused))
         }
     }
+}
+
+/// Makes an outcome of a restore that broke off after something was put in place: databases are
+/// loaded one by one, and where their former content is must be told.
+fn broken_off(
+    error: RepositoryError,
+    published: &[String],
+) -> Result<RestoreReport, RepositoryError> {
+    if published.is_empty() {
+        return Err(error);
+    }
+    Ok(RestoreReport {
+        failed: 1,
+        failures: vec![Failure {
+            object: "everything else".to_owned(),
+            error: chain(&error),
+            class: model::ErrorClass::RetryLater,
+        }],
+        ..RestoreReport::default()
+    })
 }
 
 /// Names what is restored, for whoever finds it cut.
@@ -275,6 +296,16 @@ mod tests {
 
     fn path(text: &str) -> TreePath {
         TreePath::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_was_loaded_before_a_restore_broke_off_is_told() {
+        assert!(broken_off(RepositoryError::Cancelled, &[]).is_err());
+        let loaded = ["database shop (former content: /undo/shop.sql)".to_owned()];
+        let report = broken_off(RepositoryError::Cancelled, &loaded).unwrap();
+        let told = outcome(report, loaded.to_vec(), Vec::new());
+        assert_eq!((told.failed, told.published), (1, loaded.to_vec()));
+        assert_eq!(told.failures[0].error, "the work was cancelled");
     }
 
     #[test]
