@@ -42,7 +42,7 @@ pub(crate) struct ChunkReader<'a> {
 /// What is kept of packs that were read from.
 #[derive(Default)]
 struct Kept {
-    /// Pack, frame and plaintext, the latest first.
+    /// Pack, frame and plaintext, the one that was asked for last first.
     recent: VecDeque<(u32, u16, Arc<Vec<u8>>)>,
     ciphers: BTreeMap<u32, Arc<ObjectCipher>>,
 }
@@ -263,9 +263,16 @@ impl<'a> ChunkReader<'a> {
 
     fn frame(&mut self, record: &Record) -> Result<Arc<Vec<u8>>, ReadError> {
         let place = (record.pack, record.frame());
-        let is_here = |held: &&(u32, u16, _)| (held.0, held.1) == place;
-        if let Some((_, _, frame)) = self.kept.recent.iter().find(is_here) {
-            return Ok(frame.clone());
+        let recent = &mut self.kept.recent;
+        let is_here = |held: &(u32, u16, _)| (held.0, held.1) == place;
+        let kept = recent
+            .iter()
+            .position(is_here)
+            .and_then(|at| recent.remove(at));
+        if let Some(kept) = kept {
+            let frame = kept.2.clone();
+            recent.push_front(kept);
+            return Ok(frame);
         }
         let pack = self.pack(record.pack)?;
         let cipher = self.cipher(record.pack, pack)?;

@@ -96,11 +96,13 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<RestoreReport, RepositoryError> {
         monitor.event(Event::Phase(Phase::Planning));
-        let expected = self.expected_bytes(snapshot, paths);
+        // What measuring reads is read again right after: it is kept.
+        let mut reader = ChunkReader::new(&self.domain, self.locate());
+        let expected = self.expected_bytes(&mut reader, snapshot, paths);
         let mut report = std::thread::scope(|scope| {
             let target = &*target;
             let mut restore = Restore {
-                reader: ChunkReader::new(&self.domain, self.locate()),
+                reader,
                 target,
                 workers: Workers::start(scope, (&self.domain, self.locate()), target),
                 monitor,
@@ -128,11 +130,16 @@ impl View {
 
     /// Measures what is to be restored, each name of a file with several counted; nothing when
     /// pages are damaged.
-    fn expected_bytes(&self, snapshot: &Snapshot, paths: &[TreePath]) -> Option<ByteCount> {
+    fn expected_bytes(
+        &self,
+        reader: &mut ChunkReader<'_>,
+        snapshot: &Snapshot,
+        paths: &[TreePath],
+    ) -> Option<ByteCount> {
         outermost(paths)
             .into_iter()
             .try_fold(ByteCount::ZERO, |sum, path| {
-                Some(sum + self.size_of(snapshot, path).ok()?.bytes)
+                Some(sum + self.size_with(reader, snapshot, path).ok()?.bytes)
             })
     }
 }

@@ -3,6 +3,8 @@
 //! A slot is stored, read back and opened before the one that it replaces is deleted, so that a
 //! cut at any instant leaves a way in.
 
+use std::collections::VecDeque;
+
 use edge::{Entropy, ObjectName, ObjectStore, StoreError, StoreFault};
 use model::{DomainId, Secret};
 use sealing::{
@@ -235,10 +237,18 @@ pub(crate) fn find(
         },
     };
     let mut tries = 0;
-    for (domain, name, object) in candidates(store, unlock)? {
+    let mut left = VecDeque::from(likely(store, unlock)?);
+    let mut others = matches!(unlock, Unlock::Key(_));
+    while let Some((domain, name, object)) = left.pop_front() {
         let slot = match store.get(&object, SLOT_BYTES_MAX as u64) {
-            // Taken away since it was listed.
-            Err(error) if error.fault == StoreFault::NotFound => continue,
+            Err(error) if error.fault == StoreFault::NotFound => {
+                // Where it should be it is not, or it was taken away since it was listed.
+                if std::mem::take(&mut others) {
+                    left = list(store, "k/")?.into();
+                    left.retain(|(_, other, _)| *other == name);
+                }
+                continue;
+            }
             other => other?,
         };
         let is_password = matches!(unlock, Unlock::Password(_));
@@ -267,8 +277,9 @@ pub(crate) fn find(
     Err(wrong)
 }
 
-/// Gives the slots that may open: of a key in the domain that it began, or else in any.
-fn candidates(
+/// Gives the slots that may open: of a key the one in the domain that it began, which mostly is
+/// there, of a password all.
+fn likely(
     store: &dyn ObjectStore,
     unlock: &Unlock<'_>,
 ) -> Result<Vec<(DomainId, SlotName, ObjectName)>, StoreError> {
@@ -276,13 +287,7 @@ fn candidates(
         return list(store, "k/");
     };
     let (domain, name) = (key.domain_id(), key.slot_name());
-    let own = layout::slot(domain, name);
-    if store.size(&own)?.is_some() {
-        return Ok(vec![(domain, name, own)]);
-    }
-    let mut all = list(store, "k/")?;
-    all.retain(|(_, other, _)| *other == name);
-    Ok(all)
+    Ok(vec![(domain, name, layout::slot(domain, name))])
 }
 
 fn list(

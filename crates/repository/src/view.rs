@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use edge::{Entry, TreePath};
-use sealing::Right;
+use sealing::{ObjectKind, Right};
 
 use crate::backup::{list_packs, read_pack};
 use crate::content::Node;
@@ -32,7 +32,8 @@ impl View {
     /// `NoRight`, `Damaged` or `Store`.
     pub fn open(domain: Domain) -> Result<Self, RepositoryError> {
         domain.require(Right::Read)?;
-        let ranged = RangedIndex::open(&domain)?;
+        let listed = domain.list(ObjectKind::IndexSegment)?;
+        let ranged = RangedIndex::open(&domain, &listed)?;
         let ranged = ranged.map(|ranged| Followed::new(&domain, ranged));
         let view = Self {
             domain,
@@ -40,7 +41,8 @@ impl View {
             whole: OnceLock::new(),
         };
         if view.ranged.is_none() {
-            view.index()?;
+            let index = view.domain.load_listed_index(listed)?;
+            view.keep_whole(index)?;
         }
         Ok(view)
     }
@@ -64,7 +66,10 @@ impl View {
         if let Some(index) = self.whole.get() {
             return Ok(&index.index);
         }
-        let mut index = self.domain.load_index()?;
+        self.keep_whole(self.domain.load_index()?)
+    }
+
+    fn keep_whole(&self, mut index: Index) -> Result<&Index, RepositoryError> {
         if index.damaged.is_some() {
             for ((hash, kind), size) in list_packs(&self.domain)? {
                 if !index.has_pack(&hash)

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use edge::{ByteRange, ObjectStore};
 use sealing::{ChunkId, ObjectKind};
 
-use super::stored::Opened;
+use super::stored::{Listed, Opened};
 use super::{Index, Locate, PackInfo, Prefix, Record, prefix_of};
 use crate::domain::Domain;
 use crate::error::{ReadError, RepositoryError};
@@ -45,21 +45,21 @@ struct Segment {
 impl RangedIndex {
     /// Opens the segments of a domain, when together they are long. `None` when the index should
     /// be read whole, because it is short or damaged.
-    pub(crate) fn open(domain: &Domain) -> Result<Option<Self>, RepositoryError> {
-        Self::open_beyond(domain, WHOLE_BYTES)
+    pub(crate) fn open(domain: &Domain, listed: &Listed) -> Result<Option<Self>, RepositoryError> {
+        Self::open_beyond(domain, listed, WHOLE_BYTES)
     }
 
     pub(crate) fn open_beyond(
         domain: &Domain,
+        listed: &Listed,
         whole_bytes: u64,
     ) -> Result<Option<Self>, RepositoryError> {
-        let listed = domain.list(ObjectKind::IndexSegment)?;
         if listed.iter().map(|(_, size)| size).sum::<u64>() <= whole_bytes {
             return Ok(None);
         }
         let mut all = Vec::new();
         for (hash, _) in listed {
-            match domain.open_segment(&hash, false) {
+            match domain.open_segment(hash, false) {
                 Ok(opened) => all.push(opened),
                 // Reading the whole index knows what to do about it, or fails with the cause.
                 Err(_) => return Ok(None),
@@ -289,10 +289,15 @@ mod tests {
         (domain, store)
     }
 
+    fn open(domain: &Domain, whole_bytes: u64) -> Option<RangedIndex> {
+        let listed = domain.list(ObjectKind::IndexSegment).unwrap();
+        RangedIndex::open_beyond(domain, &listed, whole_bytes).unwrap()
+    }
+
     #[test]
     fn few_chunks_are_found_with_few_requests() {
         let (domain, store) = large_domain();
-        let index = RangedIndex::open_beyond(&domain, 0).unwrap().unwrap();
+        let index = open(&domain, 0).unwrap();
         let opened = store.take_requests();
         assert_eq!((opened.lists, opened.ranges, opened.gets), (1, 3, 0));
         assert!(index.find(&id(7)).unwrap().is_some());
@@ -308,7 +313,7 @@ mod tests {
         let (domain, store) = large_domain();
         let whole = domain.load_index().unwrap();
         store.take_requests();
-        let index = RangedIndex::open_beyond(&domain, 0).unwrap().unwrap();
+        let index = open(&domain, 0).unwrap();
         for number in 0..COUNT + 1000 {
             let found = index.find(&id(number)).unwrap();
             let expected = whole.find(&id(number));
@@ -327,12 +332,11 @@ mod tests {
     #[test]
     fn a_short_index_and_a_damaged_one_are_read_whole() {
         let (domain, _) = large_domain();
-        assert!(RangedIndex::open(&domain).unwrap().is_some());
-        let open = |bytes| RangedIndex::open_beyond(&domain, bytes).unwrap();
-        assert!(open(100_000_000).is_none());
+        assert!(open(&domain, WHOLE_BYTES).is_some());
+        assert!(open(&domain, 100_000_000).is_none());
         let (hash, _) = domain.list(ObjectKind::IndexSegment).unwrap()[0];
         let name = domain.name(ObjectKind::IndexSegment, &hash);
         domain.store().put(&name, b"no segment").unwrap();
-        assert!(open(0).is_none());
+        assert!(open(&domain, 0).is_none());
     }
 }

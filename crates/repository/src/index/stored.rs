@@ -27,6 +27,9 @@ const WAITING_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Times that a list of segments is read again because one was gone.
 const ATTEMPTS: usize = 3;
 
+/// Segments as they are listed, with their lengths.
+pub(crate) type Listed = Vec<(ObjectHash, u64)>;
+
 /// Segments that were written.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
@@ -52,29 +55,44 @@ impl Domain {
     /// As [`Domain::load_index`], leaving out what is in packs that nobody should rely on.
     pub(crate) fn load_index_without(&self, doomed: &Doomed) -> Result<Index, RepositoryError> {
         // A segment that is gone between listing and reading was replaced: look again.
-        self.load_into(&|| Index::new(self.scratch().cloned()).leaving_out(doomed.clone()))
+        let begin = || Index::new(self.scratch().cloned()).leaving_out(doomed.clone());
+        self.load_into(&begin, None)
+    }
+
+    /// As [`Domain::load_index`], of segments that were listed just now.
+    pub(crate) fn load_listed_index(&self, listed: Listed) -> Result<Index, RepositoryError> {
+        self.load_into(&|| Index::new(self.scratch().cloned()), Some(listed))
     }
 
     /// As [`Domain::load_index`], with all places of each chunk.
     pub(crate) fn load_all_places(&self) -> Result<Index, RepositoryError> {
-        self.load_into(&|| Index::of_all_places(self.scratch().cloned()))
+        self.load_into(&|| Index::of_all_places(self.scratch().cloned()), None)
     }
 
-    fn load_into(&self, begin: &dyn Fn() -> Index) -> Result<Index, RepositoryError> {
+    fn load_into(
+        &self,
+        begin: &dyn Fn() -> Index,
+        mut listed: Option<Listed>,
+    ) -> Result<Index, RepositoryError> {
+        let mut load = || {
+            let listed = listed.take();
+            let listed = listed.map_or_else(|| self.list(ObjectKind::IndexSegment), Ok);
+            self.try_load_index(begin(), listed?)
+        };
         for _ in 0..ATTEMPTS {
-            match self.try_load_index(begin()) {
+            match load() {
                 Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
                 other => return other,
             }
         }
-        self.try_load_index(begin())
+        load()
     }
 
-    fn try_load_index(&self, mut index: Index) -> Result<Index, RepositoryError> {
+    fn try_load_index(&self, mut index: Index, listed: Listed) -> Result<Index, RepositoryError> {
         let mut replaced = BTreeSet::new();
         let mut segments = Vec::new();
         let mut waiting = 0;
-        for (hash, size) in self.list(ObjectKind::IndexSegment)? {
+        for (hash, size) in listed {
             let in_one_piece = size <= ONE_PIECE_BYTES_MAX && waiting + size <= WAITING_BYTES_MAX;
             waiting += if in_one_piece { size } else { 0 };
             match self.open_segment(&hash, in_one_piece) {
