@@ -13,13 +13,12 @@ mod measure;
 mod report;
 mod sets;
 mod tools;
+mod used;
 
-use std::cell::Cell;
 use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use lab::{Doing, Fault, Result, command};
 use serde_json::Value;
@@ -28,6 +27,7 @@ use measure::Cost;
 use report::Report;
 use sets::{Set, extent, make_directory, remove, warm};
 use tools::{Bench, Tool, Work};
+use used::{Used, touch_free_memory};
 
 const USAGE: &str = "\
 usage: backstay-bench SETS TOOLS RUNS RESULTS
@@ -64,7 +64,8 @@ fn bench(sets: &str, tools: &str, runs: &str, results: &Path) -> Result<ExitCode
     let cache = env::var_os("BACKSTAY_CACHE").doing(|| "reading BACKSTAY_CACHE")?;
     let bench = PathBuf::from(cache).join("bench");
     let work = bench.join("work");
-    remove(&work)?;
+    let used = Used::begin(bench.join("used"))?;
+    used.put([work.clone()])?;
     make_directory(&work)?;
     let mut found = Vec::new();
     for tool in wanted {
@@ -74,14 +75,13 @@ fn bench(sets: &str, tools: &str, runs: &str, results: &Path) -> Result<ExitCode
         }
     }
     let mut all: Vec<Value> = Vec::new();
-    let cleaned = Cell::new(None);
     for set in sets {
         let from = set.ensure(&bench)?;
         let measured = Rounds {
             set,
             from,
             copy: work.join("data"),
-            cleaned: &cleaned,
+            used: &used,
             tools: &found,
         }
         .measure(runs)?;
@@ -90,7 +90,11 @@ fn bench(sets: &str, tools: &str, runs: &str, results: &Path) -> Result<ExitCode
         report::write(&all, results)?;
     }
     remove(&work)?;
-    println!("written to {}", results.display());
+    used.end()?;
+    println!(
+        "written to {}; for some minutes now ext4 makes files slowly",
+        results.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,8 +116,7 @@ struct Rounds<'a> {
     from: PathBuf,
     copy: PathBuf,
     tools: &'a [Bench],
-    /// When files were last deleted in masses.
-    cleaned: &'a Cell<Option<Instant>>,
+    used: &'a Used,
 }
 
 impl Rounds<'_> {
@@ -129,8 +132,7 @@ impl Rounds<'_> {
         for round in 0..runs {
             self.round(round, &mut report)?;
         }
-        remove(&self.copy)?;
-        self.cleaned.set(Some(Instant::now()));
+        self.used.put([self.copy.clone()])?;
         Ok(report)
     }
 
@@ -144,7 +146,7 @@ impl Rounds<'_> {
         for bench in &tools {
             self.work(bench, Work::Init, 0)?;
         }
-        self.wait_for_inodes();
+        touch_free_memory();
         // Everything is in the page cache before the first tool begins.
         warm(&self.copy)?;
         for bench in &tools {
@@ -198,16 +200,8 @@ impl Rounds<'_> {
                 extent(&bench.repository())?.1,
             );
         }
-        let cleaned = clean_up(&tools);
-        self.cleaned.set(Some(Instant::now()));
-        cleaned
-    }
-
-    /// Waits until ext4 no longer passes over what the round before deleted.
-    fn wait_for_inodes(&self) {
-        if let Some(cleaned) = self.cleaned.get() {
-            std::thread::sleep(INODES_REST.saturating_sub(cleaned.elapsed()));
-        }
+        let left = tools.iter().flat_map(|bench| bench.leaves());
+        self.used.put(left)
     }
 
     const fn changed_row(&self) -> &'static str {
@@ -229,27 +223,6 @@ impl Rounds<'_> {
         println!("{:.2} s", cost.wall_secs);
         Ok(cost)
     }
-}
-
-/// How long ext4 passes over deleted inodes, and a little more.
-const INODES_REST: Duration = Duration::from_secs(62);
-
-/// Removes what a round left, only when it is over: for a minute ext4 passes over inodes that were
-/// just deleted, one by one, and whoever makes files next would pay.
-fn clean_up(tools: &[&Bench]) -> Result<()> {
-    std::thread::scope(|scope| {
-        let trees = tools
-            .iter()
-            .flat_map(|bench| [bench.target(), bench.repository()]);
-        // All at once, as a disk that discards answers each deletion late.
-        let removals: Vec<_> = trees
-            .map(|tree| scope.spawn(move || remove(&tree)))
-            .collect();
-        let failed = || Fault::new("removing what a round left");
-        removals
-            .into_iter()
-            .try_for_each(|one| one.join().map_err(|_| failed())?)
-    })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, with two digits")]

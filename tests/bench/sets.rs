@@ -74,8 +74,7 @@ impl Set {
         if self == Self::Dumps {
             return put_dump(set, copy, "edited.sql");
         }
-        let mut files = Vec::new();
-        collect(copy, &mut files)?;
+        let mut files = files_of(copy)?;
         files.sort();
         for path in files.iter().skip(50.min(files.len() / 2)).step_by(100) {
             let doing = || format!("changing {}", path.display());
@@ -244,6 +243,16 @@ fn unpack(bench: &Path, name: &str, into: &Path) -> Result<PathBuf> {
 }
 
 /// Gives all regular files below a directory.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub(crate) fn files_of(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(directory, &mut files)?;
+    Ok(files)
+}
+
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(directory).doing(|| format!("listing {}", directory.display()))?;
     for entry in entries {
@@ -266,8 +275,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 ///
 /// When the tree cannot be read.
 pub(crate) fn extent(directory: &Path) -> Result<(u64, u64)> {
-    let mut files = Vec::new();
-    collect(directory, &mut files)?;
+    let files = files_of(directory)?;
     let mut bytes = 0;
     for path in &files {
         bytes += path
@@ -284,8 +292,7 @@ pub(crate) fn extent(directory: &Path) -> Result<(u64, u64)> {
 ///
 /// When it cannot be read.
 pub(crate) fn warm(directory: &Path) -> Result<()> {
-    let mut files = Vec::new();
-    collect(directory, &mut files)?;
+    let files = files_of(directory)?;
     for path in &files {
         let mut file = File::open(path).doing(|| format!("reading {}", path.display()))?;
         io::copy(&mut file, &mut io::sink()).doing(|| format!("reading {}", path.display()))?;

@@ -136,6 +136,12 @@ impl Bench {
         self.home.join("restored")
     }
 
+    /// Gives what it leaves when a round is over: with the next one it begins as if it had never run.
+    pub(crate) fn leaves(&self) -> [PathBuf; 3] {
+        let cache = self.home.join("cache");
+        [self.repository(), self.target(), cache]
+    }
+
     /// Gives the commands that do a piece of work; `number` counts the snapshots from 1.
     pub(crate) fn steps(&self, work: Work, tree: &Path, number: usize) -> Vec<Step> {
         let (repository, target) = (
