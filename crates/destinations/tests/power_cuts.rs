@@ -312,10 +312,7 @@ fn sealing_anew_survives_a_power_cut_at_any_call() {
             grace_secs: 0,
             trash_secs: 0,
             strays: true,
-            repack: Some(Repack {
-                turn_bytes: 1,
-                ..Repack::default()
-            }),
+            repack: Some(Repack::default()),
             clock: &world.clock,
             entropy: &world.entropy,
             monitor: &Silent,

@@ -25,6 +25,7 @@ const REPACK: Repack = Repack {
     compression: 3,
     before_epoch: 0,
     turn_bytes: 128 << 20,
+    pack_bytes: 16 << 20,
 };
 
 /// What retention did at one destination.

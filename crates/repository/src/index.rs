@@ -168,8 +168,12 @@ impl Index {
 
     /// Gives the number of the record of the chunk that another record is of.
     pub(crate) fn position_of(&self, record: &Record) -> Option<usize> {
-        let found = self.answer(self.table.find(&record.prefix));
-        found.map(|(position, _)| position)
+        self.locate_as(record).map(|(position, _)| position)
+    }
+
+    /// Gives the record of the chunk that another record is of, with its number.
+    pub(crate) fn locate_as(&self, record: &Record) -> Option<(usize, Record)> {
+        self.answer(self.table.find(&record.prefix))
     }
 
     fn is_only_there(&self, record: &Record) -> bool {

@@ -5,8 +5,10 @@
 //! deleted, and while one is at work nothing more is condemned.
 
 mod mark;
+mod moving;
 mod needs;
 mod repack;
+mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +27,6 @@ use crate::snapshot::Snapshot;
 use mark::{Bits, Usage};
 pub(crate) use mark::{Marker, holds_all};
 use needs::LastResort;
-use repack::Moved;
 pub use repack::Repack;
 
 /// What pruning needs from outside.
@@ -83,16 +84,6 @@ pub struct Freed {
     pub partly_bytes: ByteCount,
 }
 
-/// What was moved, and is named by the index by now.
-struct Emptied {
-    /// Old packs, of which nothing is needed any more.
-    packs: Vec<PackName>,
-    /// The decisions to delete them.
-    decisions: Vec<ObjectHash>,
-    /// Where everything is now, when old ones may go at once.
-    moved: Index,
-}
-
 /// One run of pruning, from its session on.
 struct Pruning<'a> {
     domain: &'a Domain,
@@ -104,6 +95,8 @@ struct Pruning<'a> {
     stored: BTreeMap<PackName, u64>,
     /// The snapshots, there and in the trash, whose needs are known.
     marked: BTreeSet<ObjectHash>,
+    /// Packs that may stand for what would be moved otherwise: they are not dead.
+    spares: BTreeSet<ObjectHash>,
     report: PruneReport,
 }
 
@@ -138,6 +131,7 @@ impl Domain {
             beside,
             stored,
             marked: BTreeSet::new(),
+            spares: BTreeSet::new(),
             report: PruneReport::default(),
         };
         pruning.run()?;
@@ -201,6 +195,8 @@ impl Domain {
 impl Pruning<'_> {
     fn run(&mut self) -> Result<(), RepositoryError> {
         let (mut index, last_resort, mut bits) = self.find_needs()?;
+        // Before the index is written anew, which keeps one place of each chunk.
+        self.spares = self.find_spares(&index, &bits)?;
         let now = self.options.clock.now();
         self.go_on()?;
         self.report.expired_snapshots = self.domain.empty_trash(self.options.trash_secs, now)?;
@@ -342,6 +338,7 @@ impl Pruning<'_> {
             .filter(|(ordinal, pack)| {
                 usage.chunks(*ordinal) == 0
                     && !index.is_doomed(&pack.hash)
+                    && !self.spares.contains(&pack.hash)
                     && self.stored.contains_key(&(pack.hash, pack.kind))
             })
             .map(|(_, pack)| (pack.hash, pack.kind))
@@ -385,128 +382,6 @@ impl Pruning<'_> {
         decisions
             .iter()
             .try_for_each(|one| self.delete_decision(one))
-    }
-
-    /// Moves what is needed out of packs that are to go, and out of packs that are mostly not
-    /// needed, if asked.
-    fn move_needed(
-        &mut self,
-        mut index: Index,
-        (bits, usage): (Bits, Usage),
-    ) -> Result<(), RepositoryError> {
-        let mut ordinals = repack::rescued(&index, &usage, &self.stored, &self.condemned());
-        let limits = self.options.repack.filter(|_| self.beside.live.is_empty());
-        if let Some(limits) = limits {
-            ordinals.extend(repack::choose(&index, &usage, limits));
-        }
-        if !ordinals.is_empty() {
-            let limits = limits.unwrap_or_default();
-            let moved = self.move_in_turns(&mut index, (&bits, &usage), (ordinals, limits));
-            drop(usage);
-            self.delete_emptied(&mut index, moved?)?;
-        }
-        if self.options.strays && self.beside.live.is_empty() {
-            self.condemn_strays(&index)?;
-        }
-        Ok(())
-    }
-
-    /// Moves some packs after others: when it is cut, only what was moved since the last turn is
-    /// moved again.
-    fn move_in_turns(
-        &mut self,
-        index: &mut Index,
-        needed: (&Bits, &Usage),
-        (ordinals, limits): (Vec<u32>, Repack),
-    ) -> Result<Emptied, RepositoryError> {
-        let begun = self.options.clock.now();
-        let mut emptied = Emptied {
-            packs: Vec::new(),
-            decisions: Vec::new(),
-            moved: Index::new(self.domain.scratch().cloned()),
-        };
-        let mut left = ordinals.into_iter().peekable();
-        while left.peek().is_some() && !self.report.is_cut_short {
-            let mut bytes = 0;
-            let mut turn = Vec::new();
-            while bytes < limits.turn_bytes.max(1)
-                && let Some(ordinal) = left.next()
-            {
-                bytes += index.pack(ordinal).map_or(0, |pack| pack.size);
-                turn.push(ordinal);
-            }
-            let spent_secs = self.options.clock.now().secs() - begun.secs();
-            let spent_bytes = self.report.moved_bytes.get();
-            let limits = Repack {
-                bytes_max: limits.bytes_max.saturating_sub(spent_bytes),
-                secs_max: limits
-                    .secs_max
-                    .saturating_sub(u32::try_from(spent_secs).unwrap_or(0)),
-                ..limits
-            };
-            let sign = self.sign();
-            let options = PruneOptions {
-                monitor: &sign,
-                ..*self.options
-            };
-            let moved = repack::repack(self.domain, index, needed, &options, (turn, limits));
-            self.publish_moved(index, moved, &mut emptied)?;
-        }
-        Ok(emptied)
-    }
-
-    /// New packs come first, then the index names them, then the old ones are condemned: a cut
-    /// between leaves chunks that are stored twice.
-    fn publish_moved(
-        &mut self,
-        index: &mut Index,
-        moved: Moved,
-        emptied: &mut Emptied,
-    ) -> Result<(), RepositoryError> {
-        self.report.unreadable_packs += moved.unreadable;
-        self.report.is_cut_short |= moved.is_cut_short;
-        self.report.moved_bytes += ByteCount::new(moved.bytes());
-        self.report.emptied_packs += moved.emptied.len() as u64;
-        let waste = self.report.waste_bytes.get().saturating_sub(moved.waste);
-        self.report.waste_bytes = ByteCount::new(waste);
-        let error = moved.error.map_or(Ok(()), Err);
-        let mut new = moved.new;
-        if new.packs().is_empty() {
-            return error;
-        }
-        new.sort()?;
-        self.go_on()?;
-        let written = self.domain.write_index(&new, &[], self.options.entropy)?;
-        index.segments.extend(written.segments);
-        let condemned = self.condemned();
-        let is_new = |pack: &&PackName| !condemned.contains(&pack.0);
-        let old: Vec<_> = moved.emptied.iter().filter(is_new).copied().collect();
-        for packs in old.chunks(CONDEMNED_COUNT_MAX) {
-            emptied.decisions.push(self.condemn(packs)?);
-        }
-        emptied.packs.extend(old);
-        if self.options.grace_secs == 0 {
-            emptied.moved.add_from(&new, &|_| true)?;
-        }
-        error
-    }
-
-    /// Deletes the packs that were emptied, when nobody has to be waited for.
-    fn delete_emptied(
-        &mut self,
-        index: &mut Index,
-        mut emptied: Emptied,
-    ) -> Result<(), RepositoryError> {
-        if emptied.decisions.is_empty() || !self.may_delete_at_once()? {
-            return Ok(());
-        }
-        index.remove_packs(&Index::among(&emptied.packs), &mut |_, _| {})?;
-        emptied.moved.sort()?;
-        index.add_from(&emptied.moved, &|_| true)?;
-        index.sort()?;
-        self.replace_segments(index)?;
-        self.delete_stored(&emptied.packs)?;
-        self.carried_out(&emptied.decisions, &emptied.packs)
     }
 
     /// Condemns packs that no index names and that no run took up. None is of a run that is still

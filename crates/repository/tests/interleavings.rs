@@ -34,8 +34,9 @@ const SECOND_PRUNE: usize = 3;
 const HOSTS: [&str; 2] = ["web1", "web2"];
 
 /// A domain with something of everything: packs that are needed, that are partly needed, that are
-/// dead, that are condemned and due, one that no index names; and so many segments that a run merges
-/// them.
+/// dead, that are condemned and due; that a run left and a deletion left, each of which was cut, and
+/// that no index names; that a deletion left and a run took up; and so many segments that a run
+/// merges them.
 struct Ground {
     world: Arc<World>,
     objects: BTreeMap<ObjectName, Vec<u8>>,
@@ -102,15 +103,34 @@ impl Ground {
             domain.forget(&std::mem::take(&mut gone)).unwrap();
             if name == "condemned" {
                 assert!(common::prune(&world, &store).condemned_packs > 0);
+                // The next run takes them up.
+                leave_moved(&world, &store);
             }
         }
-        for number in 0..5 {
+        for number in 0..2 {
             base.add_file(&format!("more{number}"), noise(60 + number, 500));
             all.add_file(&format!("more{number}"), noise(60 + number, 500));
             world.run_well(&store, &base);
         }
+        let mut source = base.clone();
+        for number in 0..4 {
+            let (name, bytes) = (format!("half{number}"), noise(80 + number, 600));
+            source.add_file(&name, bytes.clone());
+            all.add_file(&name, bytes.clone());
+            if number % 2 == 0 {
+                base.add_file(&name, bytes);
+            }
+        }
+        let half = world.run_well(&store, &source);
         kept.push((world.run_well(&store, &base), base.clone()));
+        world.view(&store).domain().forget(&[half]).unwrap();
+        let mut source = base.clone();
+        source.add_file("dead too", noise(52, 3000));
+        let dead = world.run_well(&store, &source);
         leave_a_stray(&world, &store, &mut all);
+        world.clock.advance_secs(LEASE_SECS + 60);
+        leave_moved(&world, &store);
+        world.view(&store).domain().forget(&[dead]).unwrap();
         world.clock.advance_secs(LEASE_SECS + 60);
         let mut sources = [all.clone(), all];
         for (number, source) in sources.iter_mut().enumerate() {
@@ -201,20 +221,32 @@ fn leave_a_stray(world: &World, store: &Arc<MemoryStore>, all: &mut TreeSource) 
     all.add_file("stray", noise(70, 2000));
     let mut source = TreeSource::default();
     source.add_file("stray", noise(70, 2000));
+    leave(store, &|place| drop(world.run(&[place], &source, &Silent)));
+}
+
+/// Leaves the packs of a deletion that was cut before an index named what it had moved. It carries
+/// no decision out.
+fn leave_moved(world: &World, store: &Arc<MemoryStore>) {
+    leave(store, &|place| drop(prune(world, place, u32::MAX)));
+}
+
+/// Cuts something as early as it leaves a data pack.
+fn leave(store: &Arc<MemoryStore>, work: &dyn Fn(&Arc<dyn ObjectStore>)) {
     let packs = |store: &MemoryStore| {
         let names = store.objects().into_keys();
         names.filter(|name| name.as_str().contains("/p/")).count()
     };
     let (before, objects) = (packs(store), store.objects());
-    for at in 0.. {
+    for at in 0..1000 {
         let cut = FaultyStore::new(store.clone(), Fault::CutAt { at });
         let place: Arc<dyn ObjectStore> = Arc::new(cut);
         store.set_objects(objects.clone());
-        world.run(&[&place], &source, &Silent);
+        work(&place);
         if packs(store) > before {
             return;
         }
     }
+    panic!("it leaves nothing");
 }
 
 fn back_up_as(

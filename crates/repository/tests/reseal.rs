@@ -161,17 +161,16 @@ fn limits_end_it_early_and_the_next_time_goes_on() {
 fn sealing_anew_may_be_cut_anywhere() {
     let mut older = older(9000);
     let origin = older.store.objects();
-    // Pack by pack: what is moved twice is one at most.
-    let in_turns = Some(Repack {
+    // All in one turn: what is moved twice is what was under way.
+    let at_once = Some(Repack {
         waste_percent: 100,
-        turn_bytes: 1,
         ..Repack::default()
     });
     let largest = origin.values().map(Vec::len).max().unwrap() as u64;
     let uncut = {
         let recording = Arc::new(RecordingStore::new(older.store.clone()));
         let place: Arc<dyn ObjectStore> = recording.clone();
-        reseal(&older.world, &place, in_turns).unwrap();
+        reseal(&older.world, &place, at_once).unwrap();
         recording.take_requests().bytes_written
     };
     // Headers, fillers, sessions and the index, each time.
@@ -185,14 +184,14 @@ fn sealing_anew_may_be_cut_anywhere() {
         let whole: Arc<dyn ObjectStore> = recording.clone();
         let faulty = Arc::new(FaultyStore::new(whole.clone(), Fault::CutAt { at: cut_at }));
         let cut: Arc<dyn ObjectStore> = faulty.clone();
-        let done = reseal(&older.world, &cut, in_turns);
+        let done = reseal(&older.world, &cut, at_once);
         let is_whole = faulty.hits() == 0;
         // Cut before the very last, it is done, and only its session stays.
         assert!(done.is_ok() || !is_whole, "cut at {cut_at}");
         older.assert_whole();
         // What was cut left its session, which is waited for.
         older.world.clock.advance_secs(LEASE_SECS);
-        reseal(&older.world, &whole, in_turns).unwrap();
+        reseal(&older.world, &whole, at_once).unwrap();
         let sent = recording.take_requests().bytes_written;
         assert!(
             sent <= uncut + largest + beside,
@@ -200,7 +199,7 @@ fn sealing_anew_may_be_cut_anywhere() {
         );
         // Packs that a cut left in no index are condemned first.
         older.world.clock.advance_secs(1);
-        reseal(&older.world, &whole, in_turns).unwrap();
+        reseal(&older.world, &whole, at_once).unwrap();
         assert_eq!(of_first_epoch(&older.store), Vec::<String>::new());
         older.assert_whole();
         if is_whole {

@@ -473,17 +473,24 @@ pub(crate) fn read_pack(
 ) -> Result<Option<(PackInfo, Vec<Record>)>, StoreError> {
     let trailer = read_trailer(domain, kind, &hash)?;
     Ok(trailer.map(|trailer| {
-        let (epoch, salt) = trailer.origin;
-        let info = PackInfo {
+        let records = records_of(0, &trailer.frames);
+        (trailer.info(kind, hash, size), records)
+    }))
+}
+
+impl PackTrailer {
+    /// Gives what an index knows of the pack.
+    pub(crate) fn info(&self, kind: ObjectKind, hash: ObjectHash, size: u64) -> PackInfo {
+        let (epoch, salt) = self.origin;
+        PackInfo {
             hash,
             kind,
             epoch,
             salt,
             size,
-            frames: trailer.frames.iter().map(|frame| frame.shape).collect(),
-        };
-        (info, records_of(0, &trailer.frames))
-    }))
+            frames: self.frames.iter().map(|frame| frame.shape).collect(),
+        }
+    }
 }
 
 /// Reads the trailer of a pack, or `None` when it is damaged.

@@ -28,7 +28,7 @@ impl Bits {
     }
 
     /// Sets a bit; gives what it was.
-    fn set(&mut self, at: usize, is_set: bool) -> bool {
+    pub(super) fn set(&mut self, at: usize, is_set: bool) -> bool {
         let Some(word) = self.0.get_mut(at / 64) else {
             return false;
         };

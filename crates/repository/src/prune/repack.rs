@@ -7,6 +7,7 @@ use sealing::{ObjectKind, epoch_number};
 
 use super::PruneOptions;
 use super::mark::{Bits, Usage};
+use super::taken::Taken;
 use crate::backup::read_trailer;
 use crate::condemned::PackName;
 use crate::domain::{Domain, NameMismatch};
@@ -31,9 +32,12 @@ pub struct Repack {
     pub compression: u8,
     /// Packs of epochs before this one come first, whatever of them is needed.
     pub before_epoch: u32,
-    /// After so many bytes of old packs the index names the new ones: so much may have to be moved
-    /// again when the work is cut.
+    /// After so many bytes of old packs the index names the new ones and the old ones are
+    /// condemned. When the work is cut before, the next time takes up the new packs that it finds:
+    /// what is stored again is what was under way, one pack of each kind at most.
     pub turn_bytes: u64,
+    /// New packs have at most so many bytes, 16 MiB whatever is asked for.
+    pub pack_bytes: usize,
 }
 
 impl Default for Repack {
@@ -45,6 +49,7 @@ impl Default for Repack {
             compression: 3,
             before_epoch: 0,
             turn_bytes: 128 << 20,
+            pack_bytes: PACK_BYTES,
         }
     }
 }
@@ -134,13 +139,32 @@ struct Lane {
     waiting: Vec<(ObjectHash, u64)>,
 }
 
+/// What has to stay.
+#[derive(Clone, Copy)]
+pub(super) struct Needed<'a> {
+    pub(super) bits: &'a Bits,
+    pub(super) usage: &'a Usage,
+    /// What of it is in new packs already.
+    pub(super) taken: &'a Taken,
+}
+
+impl Needed<'_> {
+    /// Gives how many chunks of a pack have to be moved.
+    fn chunks(&self, ordinal: u32) -> u32 {
+        let number = usize::try_from(ordinal).unwrap_or(usize::MAX);
+        let chunks = self.usage.chunks(number);
+        chunks.saturating_sub(self.taken.count(ordinal))
+    }
+}
+
 /// Moves chunks from old packs into new ones.
 struct Mover<'a> {
     domain: &'a Domain,
     index: &'a Index,
-    needed: (&'a Bits, &'a Usage),
+    needed: Needed<'a>,
     options: &'a PruneOptions<'a>,
     level: i32,
+    pack_bytes: usize,
     moved: Moved,
 }
 
@@ -149,7 +173,7 @@ struct Mover<'a> {
 pub(super) fn repack(
     domain: &Domain,
     index: &Index,
-    needed: (&Bits, &Usage),
+    needed: Needed<'_>,
     options: &PruneOptions<'_>,
     (ordinals, limits): (Vec<u32>, Repack),
 ) -> Moved {
@@ -159,6 +183,7 @@ pub(super) fn repack(
         needed,
         options,
         level: limits.compression.into(),
+        pack_bytes: limits.pack_bytes.min(PACK_BYTES),
         moved: Moved {
             new: Index::new(domain.scratch().cloned()),
             emptied: Vec::new(),
@@ -182,7 +207,7 @@ pub(super) fn repack(
     let emptied: BTreeSet<_> = moved.emptied.iter().map(|(hash, _)| *hash).collect();
     let packs = (0_usize..).zip(index.packs());
     let waste = packs.filter(|(_, pack)| emptied.contains(&pack.hash));
-    moved.waste = waste.map(|(ordinal, _)| needed.1.waste(ordinal)).sum();
+    moved.waste = waste.map(|(ordinal, _)| needed.usage.waste(ordinal)).sum();
     moved
 }
 
@@ -233,6 +258,9 @@ impl Mover<'_> {
         lane: &mut Lane,
         reader: &mut ChunkReader<'_>,
     ) -> Result<(), RepositoryError> {
+        if self.needed.chunks(ordinal) == 0 {
+            return Ok(());
+        }
         let chunks = self.needed_of(ordinal, pack)?;
         let mut frames: Vec<_> = chunks.iter().map(|(_, at)| (ordinal, at.frame())).collect();
         frames.dedup();
@@ -262,7 +290,7 @@ impl Mover<'_> {
         ordinal: u32,
         pack: &PackInfo,
     ) -> Result<Vec<(ChunkEntry, Record)>, RepositoryError> {
-        let (bits, usage) = self.needed;
+        let Needed { bits, taken, .. } = self.needed;
         let wrong = |what: &'static str| ReadError::Frame {
             pack: self.domain.name(pack.kind, &pack.hash),
             frame: 0,
@@ -279,14 +307,14 @@ impl Mover<'_> {
                 offset += chunk.length;
                 if let Some((position, at)) = self.index.locate(&chunk.id)
                     && bits.get(position)
+                    && !taken.has(position)
                     && (at.pack, at.frame(), at.offset(), at.length()) == place
                 {
                     needed.push((*chunk, at));
                 }
             }
         }
-        let expected = usage.chunks(usize::try_from(ordinal).unwrap_or(usize::MAX));
-        if u32::try_from(needed.len()) == Ok(expected) {
+        if u32::try_from(needed.len()) == Ok(self.needed.chunks(ordinal)) {
             Ok(needed)
         } else {
             Err(wrong("its trailer lacks chunks that the index finds in it").into())
@@ -299,7 +327,8 @@ impl Mover<'_> {
         chunk: ChunkEntry,
         bytes: &[u8],
     ) -> Result<(), RepositoryError> {
-        if lane.plain.len() + bytes.len() > lane.frame_bytes() {
+        let frame_bytes = lane.frame_bytes().min(self.pack_bytes);
+        if lane.plain.len() + bytes.len() > frame_bytes {
             self.close_frame(lane)?;
         }
         lane.plain.extend_from_slice(bytes);
@@ -328,7 +357,8 @@ impl Mover<'_> {
             payload,
             chunks: std::mem::take(&mut lane.chunks),
         };
-        let is_full = |builder: &PackBuilder| !builder.has_room_for(&frame, PACK_BYTES);
+        let pack_bytes = self.pack_bytes;
+        let is_full = |builder: &PackBuilder| !builder.has_room_for(&frame, pack_bytes);
         if lane.builder.as_ref().is_some_and(is_full) {
             self.store(lane)?;
         }

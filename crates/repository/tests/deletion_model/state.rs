@@ -83,6 +83,8 @@ struct Deletion {
     /// The place, when somebody needs it.
     place: Set,
     free: Set,
+    /// What is stored already of what would be moved.
+    taken: Set,
     passes: u8,
 }
 
@@ -365,6 +367,18 @@ impl State {
                     },
                     11,
                 );
+                // A second place of what is to be moved is looked at first.
+                for spare in each(dead).filter(|_| own.is_alone && own.place != 0) {
+                    go(
+                        &|state, own| {
+                            own.taken = spare;
+                            if dead != spare {
+                                state.condemn(dead & !spare);
+                            }
+                        },
+                        11,
+                    );
+                }
             }
             11 => {
                 // What is needed and condemned is moved; what is needed may be, too.
@@ -373,8 +387,16 @@ impl State {
                 if may_move && self.stored & own.place != 0 && self.stored & OWN_PACK[party] == 0 {
                     go(&|state, _| state.stored |= OWN_PACK[party], 12);
                 }
+                // It counts as moved when it is read whole elsewhere.
+                let strays = own.stored & !own.index & !own.condemned;
+                for taken in each((strays | own.taken) & self.stored) {
+                    if own.is_alone && own.place != 0 {
+                        go(&|_, own| own.taken = taken, 17);
+                    }
+                }
                 go(&|_, _| {}, 14);
             }
+            17 => go(&|state, own| state.name(party, own.taken), 13),
             12 => go(&|state, _| state.name(party, OWN_PACK[party]), 13),
             13 => go(
                 &|state, own| {
@@ -385,7 +407,7 @@ impl State {
                 14,
             ),
             14 => {
-                let strays = own.stored & !own.index & !own.condemned;
+                let strays = own.stored & !own.index & !own.condemned & !own.taken;
                 go(
                     &|state, own| {
                         if own.is_alone && strays != 0 {
@@ -410,7 +432,7 @@ impl State {
             }
             _ => {}
         }
-        if (2..=16).contains(&own.at) {
+        if (2..=17).contains(&own.at) {
             go(&|_, _| {}, CUT);
         }
     }
@@ -515,7 +537,11 @@ impl State {
             writer.index_since = kept(writer.index_since, is_at(4..=7));
         }
         for deletion in &mut self.deletions {
-            let at = if deletion.at == 16 { 5 } else { deletion.at };
+            let at = match deletion.at {
+                16 => 5,
+                17 => 12,
+                at => at,
+            };
             let kept = |set: Set, last: u8| if at <= last { set } else { 0 };
             deletion.stored = kept(deletion.stored, 14);
             deletion.condemned = kept(deletion.condemned, 14);
@@ -527,6 +553,7 @@ impl State {
             let has_read = deletion.at == 16 || (6..=7).contains(&at);
             deletion.index_since = if has_read { deletion.index_since } else { 0 };
             deletion.place = kept(deletion.place, 13);
+            deletion.taken = kept(deletion.taken, 14);
             deletion.free = kept(deletion.free, 9);
         }
         for party in 0..4 {
