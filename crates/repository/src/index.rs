@@ -1,6 +1,7 @@
 //! The index of a domain as an operation holds it: which chunk is where. A million records are held
 //! in memory, more than that in a scratch file where there is one.
 
+mod divide;
 mod filter;
 mod followed;
 mod known;
@@ -26,7 +27,6 @@ pub(crate) use known::KnownIds;
 pub(crate) use ranged::RangedIndex;
 pub(crate) use record::{PREFIX_BYTES, Prefix, RECORD_BYTES, Record, prefix_of, records_of};
 use sorter::{Several, Sorter};
-pub(crate) use stored::SMALL_RECORDS;
 use table::{Table, TableWriter};
 
 /// Records that are held in memory though there is scratch room: 32 MiB.
@@ -64,6 +64,15 @@ impl PackInfo {
 pub(crate) struct SegmentInfo {
     pub(crate) hash: ObjectHash,
     pub(crate) records: usize,
+    /// Its directory is of use as long as large siblings are there.
+    leads: bool,
+}
+
+impl SegmentInfo {
+    /// True for a segment that writers merge with others when they become many.
+    pub(crate) const fn is_small(&self) -> bool {
+        self.records < stored::SMALL_RECORDS && !self.leads
+    }
 }
 
 /// Says where a chunk is.
@@ -107,6 +116,8 @@ pub(crate) struct Index {
     pub(crate) segments: Vec<SegmentInfo>,
     /// The first segment that could not be used: what only it named is missing here.
     pub(crate) damaged: Option<RepositoryError>,
+    /// That was a part of a divided index: any pack may hold more than is known of it.
+    lacks_part: bool,
 }
 
 impl Default for Index {
@@ -137,6 +148,7 @@ impl Index {
             failure: OnceLock::new(),
             segments: Vec::new(),
             damaged: None,
+            lacks_part: false,
         }
     }
 
@@ -347,6 +359,11 @@ impl Index {
 
     pub(crate) fn has_pack(&self, hash: &ObjectHash) -> bool {
         self.ordinals.contains_key(hash)
+    }
+
+    /// True for a pack of which all is known.
+    pub(crate) fn has_all_of(&self, hash: &ObjectHash) -> bool {
+        self.has_pack(hash) && !self.lacks_part
     }
 
     /// Takes packs out; `moved` hears of each record that stays its number before and now.

@@ -1,5 +1,7 @@
 //! Index segments as they are stored (`docs/format.md`, "Index segments").
 
+mod directory;
+
 use sealing::{Keyring, ObjectCipher, ObjectError, ObjectKind};
 
 use crate::container::{PartsWriter, Stored};
@@ -9,10 +11,16 @@ use crate::layout::ObjectHash;
 use crate::pack::{FRAME_COUNT_MAX, put_shape, take_shape};
 use crate::wire::{FormatError, Put, Reader, Result};
 
+pub(crate) use directory::{
+    Directory, LENT_COUNT_MAX, SIBLING_COUNT_MAX, Sibling, may_begin_before,
+};
+
 /// The longest segment that is read whole.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 const VERSION: u8 = 1;
+/// The same with a directory at the end.
+const VERSION_WITH_DIRECTORY: u8 = 2;
 const BLOCK_BYTES: usize = 64 * 1024;
 const RECORDS_PER_BLOCK: usize = BLOCK_BYTES / RECORD_BYTES;
 /// A pack block may exceed its target by one pack with very many frames.
@@ -34,11 +42,13 @@ pub(crate) struct Fences {
     pub(crate) replaced: Vec<ObjectHash>,
     packs: Vec<Block>,
     records: Vec<Block>,
+    pub(crate) directory: Option<Directory>,
 }
 
 /// Builds a segment: packs first, then records in order of their ids.
 pub(crate) struct SegmentWriter {
     parts: PartsWriter,
+    salt: [u8; 32],
     fences: Fences,
     block: Vec<u8>,
     rows: usize,
@@ -47,13 +57,14 @@ pub(crate) struct SegmentWriter {
 
 impl SegmentWriter {
     /// Begins a segment of these packs. The ordinals of its records count within them.
-    pub(crate) fn new(
+    pub(crate) fn new<'p>(
         keyring: &Keyring,
         salt: &[u8; 32],
-        packs: &[PackInfo],
+        packs: impl IntoIterator<Item = &'p PackInfo>,
     ) -> std::result::Result<Self, ObjectError> {
         let mut writer = Self {
             parts: PartsWriter::new(keyring, ObjectKind::IndexSegment, salt)?,
+            salt: *salt,
             fences: Fences::default(),
             block: Vec::with_capacity(BLOCK_BYTES),
             rows: 0,
@@ -101,14 +112,19 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Gives the sealed segment, which replaces others.
+    /// Gives the sealed segment, which replaces others, and what the directory of another one
+    /// says of it.
     pub(crate) fn finish(
         mut self,
         replaced: &[ObjectHash],
-    ) -> std::result::Result<Stored, ObjectError> {
+        directory: Option<Directory>,
+    ) -> std::result::Result<(Stored, Sibling), ObjectError> {
         self.close_block()?;
         self.fences.replaced = replaced.to_vec();
-        self.parts.finish(encode_fences(&self.fences))
+        self.fences.directory = directory;
+        let stored = self.parts.finish(encode_fences(&self.fences))?;
+        let sibling = self.fences.as_sibling(stored.hash, self.salt)?;
+        Ok((stored, sibling))
     }
 }
 
@@ -116,6 +132,31 @@ impl Fences {
     /// Gives the number of records.
     pub(crate) fn record_count(&self) -> usize {
         self.records.iter().map(|block| block.rows).sum()
+    }
+
+    /// Gives the number of packs that are named for siblings.
+    fn lent(&self) -> usize {
+        self.directory
+            .as_ref()
+            .map_or(0, |directory| directory.lent)
+    }
+
+    fn as_sibling(
+        &self,
+        hash: ObjectHash,
+        salt: [u8; 32],
+    ) -> std::result::Result<Sibling, ObjectError> {
+        let starts = self.records.iter().map(|block| block.first);
+        Ok(Sibling {
+            hash,
+            salt,
+            pack_blocks: u32::try_from(self.packs.len()).map_err(|_| ObjectError::Damaged)?,
+            pack_bytes: self.packs.iter().map(|block| u64::from(block.sealed)).sum(),
+            records: self.record_count(),
+            starts: starts
+                .map(|first| directory::start_of(&first.unwrap_or_default()))
+                .collect(),
+        })
     }
 }
 
@@ -208,13 +249,20 @@ pub(crate) fn open_blocks(
     };
     let (packs, records) = fences.places();
     let mut translated = Vec::new();
+    // What is named for siblings is known once those are read.
+    let mut lent = fences.lent();
     for block in &packs {
-        let packs = block.open_packs(cipher, sealed(block)?)?;
-        translated.append(&mut into.add_packs(packs));
+        let mut packs = block.open_packs(cipher, sealed(block)?)?;
+        let own = packs.split_off(lent.min(packs.len()));
+        lent -= packs.len();
+        translated.append(&mut into.add_packs(own));
     }
+    let lent = u32::try_from(fences.lent()).unwrap_or(u32::MAX);
     for block in &records {
         for record in block.open_records(cipher, sealed(block)?)? {
-            into.add_record(&translated, record)?;
+            if let Some(pack) = record.pack.checked_sub(lent) {
+                into.add_record(&translated, record.in_pack(pack))?;
+            }
         }
     }
     Ok(())
@@ -292,7 +340,10 @@ pub(crate) fn decode_record(reader: &mut Reader<'_>) -> Result<Record> {
 }
 
 pub(crate) fn encode_fences(fences: &Fences) -> Vec<u8> {
-    let mut out = vec![VERSION];
+    let mut out = vec![match fences.directory {
+        None => VERSION,
+        Some(_) => VERSION_WITH_DIRECTORY,
+    }];
     out.put_count(fences.replaced.len());
     for hash in &fences.replaced {
         out.extend_from_slice(hash.as_bytes());
@@ -305,13 +356,17 @@ pub(crate) fn encode_fences(fences: &Fences) -> Vec<u8> {
             out.extend_from_slice(block.first.as_ref().map_or(&[][..], |first| first));
         }
     }
+    if let Some(directory) = &fences.directory {
+        directory.encode(&mut out);
+    }
     out
 }
 
 /// Reads the trailer of a segment.
 pub(crate) fn decode_fences(trailer: &[u8]) -> Result<Fences> {
     let mut reader = Reader::new(trailer);
-    if reader.u8()? != VERSION {
+    let version = reader.u8()?;
+    if version != VERSION && version != VERSION_WITH_DIRECTORY {
         return Err(FormatError("an index segment has an unknown version"));
     }
     let mut fences = Fences::default();
@@ -333,6 +388,9 @@ pub(crate) fn decode_fences(trailer: &[u8]) -> Result<Fences> {
             rows: reader.count(RECORDS_PER_BLOCK)?,
             first: Some(reader.array::<PREFIX_BYTES>()?),
         });
+    }
+    if version == VERSION_WITH_DIRECTORY {
+        fences.directory = Some(Directory::decode(&mut reader)?);
     }
     reader.finish()?;
     Ok(fences)
@@ -382,7 +440,7 @@ mod tests {
         for record in &records {
             writer.push(record).unwrap();
         }
-        let stored = writer.finish(&replaced).unwrap();
+        let (stored, sibling) = writer.finish(&replaced, None).unwrap();
         let Tail::Trailer { cipher, trailer } =
             open_tail(&keyring, ObjectKind::IndexSegment, &stored.bytes).unwrap()
         else {
@@ -392,6 +450,14 @@ mod tests {
         assert_eq!(fences.replaced, replaced);
         assert!(fences.packs.len() > 1 && fences.records.len() == 3);
         assert_eq!(fences.record_count(), 5000);
+        // Another segment says the same of where its records are, but for ends of ids.
+        let places = fences.places().1;
+        assert_eq!(sibling.places().len(), places.len());
+        for (said, place) in sibling.places().iter().zip(places) {
+            let parts = |place: &BlockPlace| (place.part, place.offset, place.sealed, place.rows);
+            assert_eq!(parts(said), parts(&place));
+            assert!(said.first <= place.first && may_begin_before(&place, &said.first));
+        }
         let mut index = Index::default();
         open_blocks(&cipher, &fences, &stored.bytes, &mut index).unwrap();
         index.sort().unwrap();
@@ -410,10 +476,12 @@ mod tests {
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             drop(decode_fences(&bytes));
-            let mut like = vec![VERSION];
-            like.extend(&bytes);
-            if let Ok(fences) = decode_fences(&like) {
-                prop_assert_eq!(encode_fences(&fences), like);
+            for version in [VERSION, VERSION_WITH_DIRECTORY] {
+                let mut like = vec![version];
+                like.extend(&bytes);
+                if let Ok(fences) = decode_fences(&like) {
+                    prop_assert_eq!(encode_fences(&fences), like);
+                }
             }
             let mut reader = Reader::new(&bytes);
             while decode_pack(&mut reader).is_ok() {}

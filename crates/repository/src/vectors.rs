@@ -10,12 +10,13 @@ use sealing::{ChunkId, ChunkKind, Keyring, ObjectKind, ScheduleKey};
 
 use crate::chunker::{Chunker, Class};
 use crate::condemned::CondemnedText;
+use crate::container::{Stored, Tail, open_tail};
 use crate::content::{Bytes, ChunkRef, Content, Node, encode_list, put_content};
 use crate::domain::Config;
 use crate::index::{FrameShape, PackInfo, Record};
 use crate::layout::{self, ObjectHash};
 use crate::pack::{ChunkEntry, Codec, FrameEntry, encode_trailer};
-use crate::segment::{SegmentWriter, decode_fences};
+use crate::segment::{Directory, SegmentWriter, decode_fences};
 use crate::snapshot::NewSnapshot;
 use crate::trash::Pin;
 use crate::tree::{Child, TreeBuilder, TreeRoot, encode_inner, encode_leaf};
@@ -289,18 +290,27 @@ fn trailers_and_segments() {
             .push(&Record::new([n; 20], 1, 1, (300, 70_000)))
             .unwrap();
     }
-    let segment = segment.finish(&[ObjectHash::of(b"old")]).unwrap();
-    let kind = ObjectKind::IndexSegment;
-    let tail = crate::container::open_tail(&keyring(), kind, &segment.bytes).unwrap();
-    let crate::container::Tail::Trailer { trailer, .. } = tail else {
-        panic!("the trailer is there");
+    let (segment, sibling) = segment.finish(&[ObjectHash::of(b"old")], None).unwrap();
+    let leading = SegmentWriter::new(&keyring(), &[6; 32], &packs).unwrap();
+    let directory = Directory {
+        lent: 1,
+        siblings: vec![sibling],
     };
-    assert!(decode_fences(&trailer).is_ok());
+    let (leading, _) = leading.finish(&[], Some(directory)).unwrap();
+    let trailer_of = |segment: &Stored| {
+        let tail = open_tail(&keyring(), ObjectKind::IndexSegment, &segment.bytes).unwrap();
+        let Tail::Trailer { trailer, .. } = tail else {
+            panic!("the trailer is there");
+        };
+        assert!(decode_fences(&trailer).is_ok());
+        trailer
+    };
     let lines = [
         ("trailer of a pack", shown(&encode_trailer(&frames))),
-        ("trailer of a segment", shown(&trailer)),
+        ("trailer of a segment", shown(&trailer_of(&segment))),
         ("segment", shown(&segment.bytes)),
         ("its name", segment.hash.to_string()),
+        ("trailer with a directory", shown(&trailer_of(&leading))),
     ];
     assert_vectors(&lines, SEGMENTS);
 }
@@ -368,6 +378,7 @@ trailer of a pack: 0102f807e8070002009003010101010101010101010101010101010101010
 trailer of a segment: 010196a4257289f9ebcbc94bfc49276f89ed87f8c951e3fa832d44dceb9b220520a501b601020170030101010101010101010101010101010101010101
 segment: 576 bytes, 39c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc
 its name: 39c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc
+trailer with a directory: 020001b6010200010139c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc050505050505050505050505050505050505050505050505050505050505050501b6010301010101
 ";
 const SNAPSHOT: &str = "\
 snapshot: {\"schedule\":\"nightly\",\"host\":\"web1\",\"run\":null,\"started_at\":\"2023-11-14T22:13:20Z\",\"finished_at\":\"2023-11-14T22:14:20Z\",\"status\":\"complete\",\"parent\":null,\"root\":\"0909090909090909090909090909090909090909090909090909090909090909\",\"entries\":4,\"bytes\":5,\"failed\":0,\"failures\":[],\"accounts\":[\"acme.1001\"],\"roots\":[\"61636d652e313030312f66696c65732f686f6d652fff\"]}

@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use edge::{Entry, TreePath};
 use sealing::{ObjectKind, Right};
 
-use crate::backup::{list_packs, read_pack};
 use crate::content::Node;
 use crate::domain::Domain;
 use crate::error::RepositoryError;
@@ -41,8 +40,7 @@ impl View {
             whole: OnceLock::new(),
         };
         if view.ranged.is_none() {
-            let index = view.domain.load_listed_index(listed)?;
-            view.keep_whole(index)?;
+            view.keep(view.domain.load_index_asking_packs(Some(listed))?);
         }
         Ok(view)
     }
@@ -63,24 +61,10 @@ impl View {
 
     /// Gives the whole index. Where segments are damaged, the packs themselves are asked.
     pub(crate) fn index(&self) -> Result<&Index, RepositoryError> {
-        if let Some(index) = self.whole.get() {
-            return Ok(&index.index);
+        match self.whole.get() {
+            Some(index) => Ok(&index.index),
+            None => Ok(&self.keep(self.domain.load_index_asking_packs(None)?).index),
         }
-        self.keep_whole(self.domain.load_index()?)
-    }
-
-    fn keep_whole(&self, mut index: Index) -> Result<&Index, RepositoryError> {
-        if index.damaged.is_some() {
-            for ((hash, kind), size) in list_packs(&self.domain)? {
-                if !index.has_pack(&hash)
-                    && let Some((pack, records)) = read_pack(&self.domain, kind, hash, size)?
-                {
-                    index.add(vec![pack], records)?;
-                }
-            }
-            index.sort()?;
-        }
-        Ok(&self.keep(index).index)
     }
 
     /// Gives the domain.

@@ -315,7 +315,7 @@ impl Copy {
         let must_rewrite = self.index.damaged.is_some() || !lost.is_empty();
         let mut adopted = Index::new(self.domain.scratch().cloned());
         for ((hash, kind), size) in &stored {
-            if !self.index.has_pack(hash)
+            if !self.index.has_all_of(hash)
                 && !condemned.contains(hash)
                 && let Some((info, records)) = read_pack(&self.domain, *kind, *hash, *size)?
             {

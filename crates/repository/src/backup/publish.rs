@@ -12,7 +12,7 @@ use super::held::Held;
 use super::pipeline::NewPack;
 use crate::domain::NameMismatch;
 use crate::error::RepositoryError;
-use crate::index::{Index, SMALL_RECORDS};
+use crate::index::{Index, SegmentInfo};
 use crate::layout::ObjectHash;
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, id_of};
 
@@ -93,26 +93,33 @@ impl Publication<'_> {
         Held::note(&copy.domain, snapshot, &segments.filter(is_there).collect());
     }
 
-    /// Writes the index of what is new; with it what is small when that became many, and all when
-    /// some of it is wrong.
+    /// Writes the index of what is new, with what the run wrote of it on its way: that is in the
+    /// order in which it came, so that who looks up one chunk would have to ask each of those
+    /// segments. What is small comes with it when that became many, and all when some of it is
+    /// wrong.
     fn publish_index(&self, copy: &Copy, new: Index) -> Result<Published, RepositoryError> {
         let old = &copy.index;
         let indexed = copy.take_indexed();
         let has_bad = !copy.bad_chunks().is_empty() || copy.restores_noted(&new)?;
         let all = || old.segments.iter().chain(&indexed.segments);
-        let small = || all().filter(|segment| segment.records < SMALL_RECORDS);
+        let small = || all().filter(|segment| segment.is_small());
         // Who may not delete would leave all of them, and one more.
         let may_merge = copy.domain.rights().has(Right::Delete);
         let are_many = may_merge && small().count() + 1 > SMALL_SEGMENT_COUNT_MAX;
+        let is_in_parts =
+            indexed.segments.len() > 1 || !indexed.segments.is_empty() && !new.packs().is_empty();
         let takes_all = has_bad || small().count() == all().count();
         let mut index = new;
         let mut replaced = Vec::new();
-        if has_bad || are_many {
+        if has_bad || are_many || may_merge && is_in_parts {
+            let names = |segments: &mut dyn Iterator<Item = &SegmentInfo>| -> Vec<_> {
+                segments.map(|segment| segment.hash).collect()
+            };
             // New places first: readers must not find the old place of what was stored again.
-            replaced = if takes_all {
-                all().map(|segment| segment.hash).collect()
-            } else {
-                small().map(|segment| segment.hash).collect()
+            replaced = match (has_bad || are_many, takes_all) {
+                (true, true) => names(&mut all()),
+                (true, false) => names(&mut small()),
+                (false, _) => names(&mut indexed.segments.iter()),
             };
             // All places stay, which others may rely on, but in packs of the wrong length. What is bad
             // and was not stored again stays, too: the next reader may have more luck.

@@ -1,22 +1,30 @@
-//! The index as a reader uses it that wants few chunks of many: of each segment the trailer, and
-//! of its blocks those that are asked for. Whoever asks for many gets the whole segment.
+//! The index as a reader uses it that wants few chunks of many: what is short of it whole, of other
+//! segments the trailer, or what a directory says of them, and of their blocks those that are
+//! asked for. Whoever asks for many gets the whole segment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use edge::{ByteRange, ObjectStore};
-use sealing::{ChunkId, ObjectKind};
+use sealing::{ChunkId, ObjectCipher, ObjectKind};
 
 use super::stored::{Listed, Opened};
-use super::{Index, Locate, PackInfo, Prefix, Record, prefix_of};
+use super::{Index, Locate, PackInfo, Record, prefix_of};
 use crate::domain::Domain;
-use crate::error::{ReadError, RepositoryError};
-use crate::segment::{BlockPlace, SegmentError};
+use crate::error::{ReadError, RepositoryError, is_loss};
+use crate::layout::ObjectHash;
+use crate::segment::{BlockPlace, Directory, SegmentError, Sibling, may_begin_before};
 
 /// Segments that are shorter than this together are read whole: that is quicker than asking twice.
 const WHOLE_BYTES: u64 = 1024 * 1024;
+/// Of others those are read whole that together are no longer than this, and each a small part of
+/// all.
+const SMALL_BYTES: u64 = 2 * 1024 * 1024;
+const SMALL_PART: u64 = 16;
+/// Segments that are opened at a time.
+const OPENED_AT_ONCE: usize = 8;
 /// Opened blocks of records that are kept for each segment: 1 MiB.
 const BLOCKS_KEPT: usize = 16;
 /// Once so many blocks were fetched, and a part of all, the rest is fetched in one piece.
@@ -26,11 +34,29 @@ const PART_MANY: usize = 8;
 /// Finds chunks by reading parts of segments.
 pub(crate) struct RangedIndex {
     domain: Domain,
+    /// Those that are here whole come first.
     segments: Vec<Segment>,
+    /// What their directories name.
+    families: Vec<Family>,
+    /// The number of packs of all of them.
+    packs: usize,
+    /// What came in their place when a part of one could not be read, if anything did.
+    instead: OnceLock<Option<Index>>,
+}
+
+/// Segments that divide the ids among them.
+struct Family {
+    /// The number of the segment that names their packs.
+    lender: usize,
+    /// In the order of their ids.
+    members: Vec<Segment>,
 }
 
 struct Segment {
-    opened: Opened,
+    hash: ObjectHash,
+    cipher: ObjectCipher,
+    /// All of it, if it was read in one piece.
+    bytes: Option<Vec<u8>>,
     /// The ordinal here of its first pack.
     base: usize,
     packs: Vec<OnceLock<PackInfo>>,
@@ -54,32 +80,180 @@ impl RangedIndex {
         listed: &Listed,
         whole_bytes: u64,
     ) -> Result<Option<Self>, RepositoryError> {
-        if listed.iter().map(|(_, size)| size).sum::<u64>() <= whole_bytes {
+        let total = listed.iter().map(|(_, size)| size).sum::<u64>();
+        if total <= whole_bytes {
             return Ok(None);
         }
-        let mut all = Vec::new();
-        for (hash, _) in listed {
-            match domain.open_segment(hash, false) {
-                Ok(opened) => all.push(opened),
-                // Reading the whole index knows what to do about it, or fails with the cause.
-                Err(_) => return Ok(None),
+        let mut left: BTreeMap<_, _> = listed.iter().copied().collect();
+        let small = take_small(&mut left, total);
+        // Reading the whole index knows what to do about damage, or fails with the cause.
+        let Some(mut opened) = open_all(domain, &small, true) else {
+            return Ok(None);
+        };
+        let replaced = |opened: &[Opened]| -> BTreeSet<_> {
+            let replaced = opened.iter().flat_map(|one| &one.fences.replaced);
+            replaced.copied().collect()
+        };
+        let gone = replaced(&opened);
+        left.retain(|hash, _| !gone.contains(hash));
+        opened.retain(|one| !gone.contains(&one.hash));
+        let directories: Vec<_> = opened
+            .iter_mut()
+            .map(|one| one.fences.directory.take())
+            .collect();
+        let named = directories.iter().flatten().flat_map(|one| &one.siblings);
+        let named: BTreeSet<_> = named.map(|one| one.hash).collect();
+        let there: BTreeSet<_> = left.keys().copied().collect();
+        let others: Vec<_> = there.difference(&named).copied().collect();
+        let Some(others) = open_all(domain, &others, false) else {
+            return Ok(None);
+        };
+        let gone = replaced(&others);
+        if opened.iter().any(|one| gone.contains(&one.hash)) {
+            return Ok(None);
+        }
+        opened.extend(others.into_iter().filter(|one| !gone.contains(&one.hash)));
+        let is_there = |one: &Sibling| there.contains(&one.hash) && !gone.contains(&one.hash);
+        let mut families = Vec::new();
+        for (lender, directory) in directories.into_iter().enumerate() {
+            let directory = directory.unwrap_or_default();
+            match Family::new(domain, lender, &directory, &is_there) {
+                Some(family) => families.push(family),
+                None => return Ok(None),
             }
         }
-        let replaced: Vec<_> = all
-            .iter()
-            .flat_map(|opened| opened.fences.replaced.iter().copied())
-            .collect();
-        all.retain(|opened| !replaced.contains(&opened.hash));
-        let mut base = 0;
-        let segments = all.into_iter().map(|opened| {
-            let segment = Segment::new(opened, base);
-            base += segment.packs.len();
+        Ok(Some(Self::of(domain, opened, families)))
+    }
+
+    fn of(domain: &Domain, opened: Vec<Opened>, families: Vec<Family>) -> Self {
+        let mut packs = 0;
+        let segments = opened.into_iter().map(|opened| {
+            let segment = Segment::new(opened, packs);
+            packs += segment.packs.len();
             segment
         });
-        Ok(Some(Self {
+        Self {
             segments: segments.collect(),
+            families,
+            packs,
             domain: domain.clone(),
-        }))
+            instead: OnceLock::new(),
+        }
+    }
+
+    fn find_in_parts(&self, id: &ChunkId) -> Result<Option<Record>, ReadError> {
+        let (here, away) = self
+            .segments
+            .split_at(self.segments.partition_point(|one| one.bytes.is_some()));
+        for segment in here {
+            if let Some(record) = segment.find(&self.domain, id)? {
+                return segment.in_all(&self.domain, record).map(Some);
+            }
+        }
+        for family in &self.families {
+            if let Some(record) = family.find(&self.domain, id)?
+                && let Some(lender) = self.segments.get(family.lender)
+            {
+                return lender.in_all(&self.domain, record).map(Some);
+            }
+        }
+        for segment in away {
+            if let Some(record) = segment.find(&self.domain, id)? {
+                return segment.in_all(&self.domain, record).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a record in the whole index, which is read when a part of it cannot be: a segment may
+    /// have been replaced, or be damaged.
+    fn find_instead(
+        &self,
+        id: &ChunkId,
+        error: Option<ReadError>,
+    ) -> Result<Option<Record>, ReadError> {
+        let instead = self
+            .instead
+            .get_or_init(|| self.domain.load_index_asking_packs(None).ok());
+        let found = instead.as_ref().and_then(|index| index.find(id));
+        match (found, error) {
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+            (Some(record), _) => {
+                let local = usize::try_from(record.pack).unwrap_or(usize::MAX);
+                Ok(shifted(record, self.packs, local))
+            }
+        }
+    }
+}
+
+/// Takes out of a listing what is short enough to be read whole.
+fn take_small(left: &mut BTreeMap<ObjectHash, u64>, total: u64) -> Vec<ObjectHash> {
+    let mut by_size: Vec<_> = left.iter().map(|(hash, size)| (*size, *hash)).collect();
+    by_size.sort_unstable();
+    let mut sum = 0;
+    let small = by_size.into_iter().take_while(|(size, _)| {
+        sum += size;
+        sum <= SMALL_BYTES && *size <= total / SMALL_PART
+    });
+    let small: Vec<_> = small.map(|(_, hash)| hash).collect();
+    left.retain(|hash, _| !small.contains(hash));
+    small
+}
+
+/// Opens segments, some at a time; `None` when one does not open.
+fn open_all(domain: &Domain, hashes: &[ObjectHash], in_one_piece: bool) -> Option<Vec<Opened>> {
+    let mut all = Vec::new();
+    for some in hashes.chunks(OPENED_AT_ONCE) {
+        let opened: Option<Vec<_>> = std::thread::scope(|scope| {
+            let open = |hash| scope.spawn(move || domain.open_segment(hash, in_one_piece));
+            let threads: Vec<_> = some.iter().map(open).collect();
+            let opened = threads.into_iter().map(|thread| thread.join().ok()?.ok());
+            opened.collect()
+        });
+        all.extend(opened?);
+    }
+    Some(all)
+}
+
+fn shifted(record: Record, base: usize, local: usize) -> Option<Record> {
+    let pack = u32::try_from(base.checked_add(local)?).ok()?;
+    Some(record.in_pack(pack))
+}
+
+impl Family {
+    fn new(
+        domain: &Domain,
+        lender: usize,
+        directory: &Directory,
+        is_there: &dyn Fn(&Sibling) -> bool,
+    ) -> Option<Self> {
+        let siblings = directory.siblings.iter().filter(|one| is_there(one));
+        let members = siblings.map(|sibling| Segment::named(domain, sibling, directory.lent));
+        Some(Self {
+            lender,
+            members: members.collect::<Option<_>>()?,
+        })
+    }
+
+    /// Finds a record. Its ordinal counts within the packs of the lender.
+    fn find(&self, domain: &Domain, id: &ChunkId) -> Result<Option<Record>, ReadError> {
+        let prefix = prefix_of(id);
+        let begins = |member: &Segment| {
+            let first = member.record_blocks.first();
+            first.is_some_and(|first| first.first <= prefix)
+        };
+        let after = self.members.partition_point(begins);
+        for member in self.members.iter().take(after).rev() {
+            if let Some(record) = member.find(domain, id)? {
+                return Ok(Some(record));
+            }
+            let first = member.record_blocks.first();
+            if !first.is_some_and(|first| may_begin_before(first, &prefix)) {
+                break;
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -88,7 +262,9 @@ impl Segment {
         let (pack_blocks, record_blocks) = opened.fences.places();
         let packs = pack_blocks.iter().map(|block| block.rows).sum();
         Self {
-            opened,
+            hash: opened.hash,
+            cipher: opened.cipher,
+            bytes: opened.whole,
             base,
             packs: (0..packs).map(|_| OnceLock::new()).collect(),
             pack_blocks,
@@ -99,40 +275,63 @@ impl Segment {
         }
     }
 
-    /// Finds a record, and makes sure that its pack is known. Its ordinal counts within all.
+    /// Makes of what a directory says a segment that knows only its records.
+    fn named(domain: &Domain, sibling: &Sibling, lent: usize) -> Option<Self> {
+        let kind = ObjectKind::IndexSegment;
+        Some(Self {
+            hash: sibling.hash,
+            cipher: ObjectCipher::recall(domain.keyring(), kind, 0, &sibling.salt).ok()?,
+            bytes: None,
+            base: 0,
+            packs: (0..lent).map(|_| OnceLock::new()).collect(),
+            pack_blocks: Vec::new(),
+            record_blocks: sibling.places(),
+            recent: Mutex::default(),
+            fetched: AtomicUsize::new(0),
+            whole: OnceLock::new(),
+        })
+    }
+
+    /// Finds a record. Its ordinal counts within this segment.
     fn find(&self, domain: &Domain, id: &ChunkId) -> Result<Option<Record>, ReadError> {
-        let prefix = prefix_of(id);
         if let Some(whole) = self.whole(domain)? {
-            return Ok(whole.find(id).and_then(|record| {
-                let local = usize::try_from(record.pack).ok()?;
-                self.in_all(record, local)
-            }));
+            return Ok(whole.find(id));
         }
-        let Some(block) = self.block_of(&prefix) else {
-            return Ok(None);
-        };
-        let records = self.records(domain, block)?;
-        let Ok(at) = records.binary_search_by(|record| record.prefix.cmp(&prefix)) else {
-            return Ok(None);
-        };
-        let Some(record) = records.get(at).copied() else {
-            return Ok(None);
-        };
-        let local = usize::try_from(record.pack).unwrap_or(usize::MAX);
-        self.ensure_pack(domain, local)?;
-        Ok(self.in_all(record, local))
-    }
-
-    fn in_all(&self, record: Record, local: usize) -> Option<Record> {
-        let pack = u32::try_from(self.base + local).ok()?;
-        Some(Record { pack, ..record })
-    }
-
-    fn block_of(&self, prefix: &Prefix) -> Option<usize> {
+        let prefix = prefix_of(id);
         let after = self
             .record_blocks
-            .partition_point(|block| block.first <= *prefix);
-        after.checked_sub(1)
+            .partition_point(|block| block.first <= prefix);
+        for number in (0..after).rev() {
+            let records = self.records(domain, number)?;
+            if let Ok(at) = records.binary_search_by(|record| record.prefix.cmp(&prefix)) {
+                return Ok(records.get(at).copied());
+            }
+            let block = self.record_blocks.get(number);
+            if !block.is_some_and(|block| may_begin_before(block, &prefix)) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes sure that the pack of a record is known, and gives it the ordinal that it has in all.
+    fn in_all(&self, domain: &Domain, record: Record) -> Result<Record, ReadError> {
+        let local = usize::try_from(record.pack).unwrap_or(usize::MAX);
+        self.ensure_pack(domain, local)?;
+        // A segment that names no such pack is not as it was written.
+        let known = self.packs.get(local).and(shifted(record, self.base, local));
+        known.ok_or_else(|| self.wrong(domain, "it names no such pack".into()))
+    }
+
+    fn wrong(
+        &self,
+        domain: &Domain,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> ReadError {
+        ReadError::Segment {
+            segment: domain.name(ObjectKind::IndexSegment, &self.hash),
+            source,
+        }
     }
 
     fn records(&self, domain: &Domain, number: usize) -> Result<Arc<Vec<Record>>, ReadError> {
@@ -146,7 +345,7 @@ impl Segment {
         };
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let records = self.fetch(domain, block, &|sealed| {
-            block.open_records(&self.opened.cipher, sealed)
+            block.open_records(&self.cipher, sealed)
         })?;
         let records = Arc::new(records);
         let mut recent = recent();
@@ -167,7 +366,7 @@ impl Segment {
         for block in &self.pack_blocks {
             if (from..from + block.rows).contains(&local) {
                 let packs = self.fetch(domain, block, &|sealed| {
-                    block.open_packs(&self.opened.cipher, sealed)
+                    block.open_packs(&self.cipher, sealed)
                 })?;
                 self.keep(from, packs);
             }
@@ -190,17 +389,19 @@ impl Segment {
         block: &BlockPlace,
         open: &dyn Fn(Vec<u8>) -> Result<Vec<T>, SegmentError>,
     ) -> Result<Vec<T>, ReadError> {
-        let name = domain.name(ObjectKind::IndexSegment, &self.opened.hash);
+        let open = |sealed| open(sealed).map_err(|error| self.wrong(domain, Box::new(error)));
+        if let Some(bytes) = &self.bytes {
+            let start = usize::try_from(block.offset).unwrap_or(usize::MAX);
+            let length = usize::try_from(block.sealed).unwrap_or(usize::MAX);
+            let sealed = bytes.get(start..start.saturating_add(length));
+            return open(sealed.unwrap_or_default().to_vec());
+        }
+        let name = domain.name(ObjectKind::IndexSegment, &self.hash);
         let range = ByteRange::At {
             offset: block.offset,
             length: block.sealed,
         };
-        let from = |store: &Arc<dyn ObjectStore>| {
-            open(store.get_range(&name, range)?).map_err(|error| ReadError::Segment {
-                segment: name.clone(),
-                source: Box::new(error),
-            })
-        };
+        let from = |store: &Arc<dyn ObjectStore>| open(store.get_range(&name, range)?);
         let cached = domain.cache().and_then(|cache| from(cache).ok());
         cached.map_or_else(|| from(domain.store()), Ok)
     }
@@ -210,25 +411,25 @@ impl Segment {
         if self.whole.get().is_some() {
             return Ok(self.whole.get());
         }
+        if self.bytes.is_some() {
+            // Its blocks cost nothing but to open them.
+            return Ok(None);
+        }
         let many = BLOCKS_MANY.max(self.record_blocks.len() / PART_MANY);
         if self.fetched.load(Ordering::Relaxed) < many {
             return Ok(None);
         }
         let mut index = Index::new(domain.scratch().cloned());
-        let wrong = |source| ReadError::Segment {
-            segment: domain.name(ObjectKind::IndexSegment, &self.opened.hash),
-            source,
-        };
         let read = domain
-            .read_segments(&[self.opened.hash], &mut index)
+            .read_segments(&[self.hash], &mut index)
             .and_then(|()| index.sort());
         read.map_err(|error| match error {
             RepositoryError::Store(error) => ReadError::Store(error),
-            error => wrong(Box::new(error)),
+            error => self.wrong(domain, Box::new(error)),
         })?;
         // Else its ordinals would count otherwise than those that were given out.
         if index.packs().len() != self.packs.len() {
-            return Err(wrong("it names a pack twice".into()));
+            return Err(self.wrong(domain, "it names other packs than it should".into()));
         }
         self.keep(0, index.packs().to_vec());
         Ok(Some(self.whole.get_or_init(|| index)))
@@ -237,16 +438,22 @@ impl Segment {
 
 impl Locate for RangedIndex {
     fn find(&self, id: &ChunkId) -> Result<Option<Record>, ReadError> {
-        for segment in &self.segments {
-            if let Some(record) = segment.find(&self.domain, id)? {
-                return Ok(Some(record));
-            }
+        if self.instead.get().is_some_and(Option::is_some) {
+            return self.find_instead(id, None);
         }
-        Ok(None)
+        match self.find_in_parts(id) {
+            Err(ReadError::Store(error)) if !is_loss(&error) => Err(ReadError::Store(error)),
+            Err(error) => self.find_instead(id, Some(error)),
+            Ok(found) => Ok(found),
+        }
     }
 
     fn pack(&self, ordinal: u32) -> Option<&PackInfo> {
         let ordinal = usize::try_from(ordinal).ok()?;
+        if let Some(local) = ordinal.checked_sub(self.packs) {
+            let instead = self.instead.get()?.as_ref()?;
+            return instead.pack(u32::try_from(local).ok()?);
+        }
         let after = self
             .segments
             .partition_point(|segment| segment.base <= ordinal);
@@ -262,81 +469,4 @@ impl fmt::Debug for RangedIndex {
 }
 
 #[cfg(test)]
-mod tests {
-    use sealing::ScheduleKey;
-    use testkit::{CountingEntropy, MemoryStore, RecordingStore};
-
-    use super::super::tests::{id, pack, prefix};
-    use super::*;
-
-    const COUNT: u32 = 100_000;
-
-    /// A domain whose index takes several segments, and where to count what is asked of it.
-    fn large_domain() -> (Domain, Arc<RecordingStore>) {
-        let store = Arc::new(RecordingStore::new(Arc::new(MemoryStore::default())));
-        let key = ScheduleKey::from_bytes([1; 32]);
-        let entropy = CountingEntropy::default();
-        let domain = Domain::create(store.clone(), &key, &entropy, "").unwrap();
-        let mut index = Index::default();
-        let records =
-            (0..COUNT).map(|number| Record::new(prefix(number), number % 200, 0, (number, 1)));
-        index.add((0..200).map(pack).collect(), records).unwrap();
-        index.sort().unwrap();
-        let written = domain.write_divided(&index, &[], &entropy, 40_000).unwrap();
-        let counts: Vec<_> = written.segments.iter().map(|s| s.records).collect();
-        assert_eq!(counts, [40_000, 40_000, 20_000]);
-        store.take_requests();
-        (domain, store)
-    }
-
-    fn open(domain: &Domain, whole_bytes: u64) -> Option<RangedIndex> {
-        let listed = domain.list(ObjectKind::IndexSegment).unwrap();
-        RangedIndex::open_beyond(domain, &listed, whole_bytes).unwrap()
-    }
-
-    #[test]
-    fn few_chunks_are_found_with_few_requests() {
-        let (domain, store) = large_domain();
-        let index = open(&domain, 0).unwrap();
-        let opened = store.take_requests();
-        assert_eq!((opened.lists, opened.ranges, opened.gets), (1, 3, 0));
-        assert!(index.find(&id(7)).unwrap().is_some());
-        assert!(index.find(&id(COUNT)).unwrap().is_none());
-        // A block of records of each segment that may hold it, and a block of packs.
-        let asked = store.take_requests();
-        assert!(asked.ranges <= 7, "{asked:?}");
-        assert!(asked.gets == 0 && asked.bytes_read < 500_000, "{asked:?}");
-    }
-
-    #[test]
-    fn parts_of_segments_answer_as_all_of_them() {
-        let (domain, store) = large_domain();
-        let whole = domain.load_index().unwrap();
-        store.take_requests();
-        let index = open(&domain, 0).unwrap();
-        for number in 0..COUNT + 1000 {
-            let found = index.find(&id(number)).unwrap();
-            let expected = whole.find(&id(number));
-            let place = |record: Record| (record.frame(), record.offset(), record.length());
-            assert_eq!(found.map(place), expected.map(place));
-            let hash = found.map(|record| Locate::pack(&index, record.pack).unwrap().hash);
-            let expected = expected.map(|record| whole.pack(record.pack).unwrap().hash);
-            assert_eq!(hash, expected);
-        }
-        let asked = store.take_requests();
-        // The third is so short that all its blocks are kept.
-        assert_eq!(asked.gets, 2, "each long segment once");
-        assert!(asked.ranges < 150, "{asked:?}");
-    }
-
-    #[test]
-    fn a_short_index_and_a_damaged_one_are_read_whole() {
-        let (domain, _) = large_domain();
-        assert!(open(&domain, WHOLE_BYTES).is_some());
-        assert!(open(&domain, 100_000_000).is_none());
-        let (hash, _) = domain.list(ObjectKind::IndexSegment).unwrap()[0];
-        let name = domain.name(ObjectKind::IndexSegment, &hash);
-        domain.store().put(&name, b"no segment").unwrap();
-        assert!(open(&domain, 0).is_none());
-    }
-}
+mod tests;

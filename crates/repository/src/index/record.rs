@@ -36,6 +36,11 @@ impl Record {
         }
     }
 
+    /// Gives the record with another ordinal.
+    pub(crate) const fn in_pack(self, pack: u32) -> Self {
+        Self { pack, ..self }
+    }
+
     pub(crate) const fn frame(self) -> u16 {
         (self.place >> 48) as u16
     }

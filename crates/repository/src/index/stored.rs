@@ -1,25 +1,26 @@
-//! The index as a domain stores it: reading it from segments and writing it into them
-//! (`docs/format.md`, "Index segments").
+//! The index as a domain stores it: reading it from segments (`docs/format.md`, "Index segments").
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use edge::{ByteRange, Entropy, ObjectStore, StoreFault};
+use edge::{ByteRange, ObjectStore, StoreFault};
 use sealing::{ObjectCipher, ObjectError, ObjectKind};
 
-use super::{Doomed, Index, Record, SegmentInfo};
+use super::divide::is_large;
+use super::{Doomed, Index, SegmentInfo};
+use crate::backup::{list_packs, read_pack};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
 use crate::segment::{
-    Fences, SEGMENT_BYTES_MAX, SegmentError, SegmentWriter, decode_fences, open_blocks,
+    Fences, SEGMENT_BYTES_MAX, SegmentError, Sibling, decode_fences, open_blocks,
 };
 
-/// Records of a segment at most: 64 MiB, which are built in memory.
-const RECORDS_MAX: usize = 1 << 21;
+/// Records of a segment at most: 8 MiB, which are built and read in memory.
+pub(super) const RECORDS_MAX: usize = 1 << 18;
 /// A segment with fewer records counts as small: writers merge those when they become many.
-pub(crate) const SMALL_RECORDS: usize = RECORDS_MAX / 2;
+pub(super) const SMALL_RECORDS: usize = RECORDS_MAX / 2;
 /// Segments up to this length are read in one piece from the start, as long as all that wait do
 /// not take more than [`WAITING_BYTES_MAX`].
 const ONE_PIECE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -43,7 +44,14 @@ pub(super) struct Opened {
     pub(super) cipher: ObjectCipher,
     pub(super) fences: Fences,
     /// All of it, if it was read in one piece.
-    whole: Option<Vec<u8>>,
+    pub(super) whole: Option<Vec<u8>>,
+}
+
+impl Opened {
+    fn siblings(&self) -> impl Iterator<Item = &Sibling> {
+        let directory = self.fences.directory.iter();
+        directory.flat_map(|directory| &directory.siblings)
+    }
 }
 
 impl Domain {
@@ -59,9 +67,24 @@ impl Domain {
         self.load_into(&begin, None)
     }
 
-    /// As [`Domain::load_index`], of segments that were listed just now.
-    pub(crate) fn load_listed_index(&self, listed: Listed) -> Result<Index, RepositoryError> {
-        self.load_into(&|| Index::new(self.scratch().cloned()), Some(listed))
+    /// As [`Domain::load_index`], of segments that were listed just now, if they were. Where some
+    /// are damaged, the packs themselves are asked.
+    pub(crate) fn load_index_asking_packs(
+        &self,
+        listed: Option<Listed>,
+    ) -> Result<Index, RepositoryError> {
+        let mut index = self.load_into(&|| Index::new(self.scratch().cloned()), listed)?;
+        if index.damaged.is_some() {
+            for ((hash, kind), size) in list_packs(self)? {
+                if !index.has_all_of(&hash)
+                    && let Some((pack, records)) = read_pack(self, kind, hash, size)?
+                {
+                    index.add(vec![pack], records)?;
+                }
+            }
+            index.sort()?;
+        }
+        Ok(index)
     }
 
     /// As [`Domain::load_index`], with all places of each chunk.
@@ -91,32 +114,51 @@ impl Domain {
     fn try_load_index(&self, mut index: Index, listed: Listed) -> Result<Index, RepositoryError> {
         let mut replaced = BTreeSet::new();
         let mut segments = Vec::new();
+        let mut damaged = BTreeSet::new();
         let mut waiting = 0;
-        for (hash, size) in listed {
-            let in_one_piece = size <= ONE_PIECE_BYTES_MAX && waiting + size <= WAITING_BYTES_MAX;
-            waiting += if in_one_piece { size } else { 0 };
-            match self.open_segment(&hash, in_one_piece) {
+        for (hash, size) in &listed {
+            let in_one_piece = *size <= ONE_PIECE_BYTES_MAX && waiting + size <= WAITING_BYTES_MAX;
+            waiting += if in_one_piece { *size } else { 0 };
+            match self.open_segment(hash, in_one_piece) {
                 Ok(segment) => {
                     replaced.extend(segment.fences.replaced.iter().copied());
-                    index.segments.push(SegmentInfo {
-                        hash,
-                        records: segment.fences.record_count(),
-                    });
                     segments.push(segment);
                 }
-                Err(error @ RepositoryError::Damaged { .. }) => index.note_damage(hash, error),
+                Err(error @ RepositoryError::Damaged { .. }) => {
+                    damaged.insert(*hash);
+                    index.note_damage(*hash, error);
+                }
                 Err(error) => return Err(error),
             }
         }
+        let there: BTreeSet<_> = listed.iter().map(|(hash, _)| *hash).collect();
+        let is_there = |hash: &_| there.contains(hash) && !replaced.contains(hash);
+        let infos = segments.iter().map(|segment| SegmentInfo {
+            hash: segment.hash,
+            records: segment.fences.record_count(),
+            leads: segment
+                .siblings()
+                .any(|one| is_large(one) && is_there(&one.hash)),
+        });
+        index.segments.extend(infos);
         segments.retain(|segment| !replaced.contains(&segment.hash));
+        let mut parts = BTreeSet::new();
+        let mut has_full = false;
         for segment in segments {
             let hash = segment.hash;
+            has_full |= segment.fences.record_count() >= RECORDS_MAX;
+            parts.extend(segment.siblings().map(|one| one.hash));
             match self.read_segment(segment, &mut index) {
                 Ok(()) => {}
-                Err(error @ RepositoryError::Damaged { .. }) => index.note_damage(hash, error),
+                Err(error @ RepositoryError::Damaged { .. }) => {
+                    damaged.insert(hash);
+                    index.note_damage(hash, error);
+                }
                 Err(error) => return Err(error),
             }
         }
+        // Each part of a divided index names all packs, but not all that is in them.
+        index.lacks_part = !damaged.is_empty() && (has_full || !parts.is_disjoint(&damaged));
         index.sort()?;
         Ok(index)
     }
@@ -197,75 +239,17 @@ impl Domain {
             Ok(()) => Ok(()),
         }
     }
-
-    /// Writes an index as segments that divide the ids among them. The last one, once it is
-    /// there, replaces others; they are not deleted here.
-    pub(crate) fn write_index(
-        &self,
-        index: &Index,
-        replaced: &[ObjectHash],
-        entropy: &dyn Entropy,
-    ) -> Result<Written, RepositoryError> {
-        self.write_divided(index, replaced, entropy, RECORDS_MAX)
-    }
-
-    pub(super) fn write_divided(
-        &self,
-        index: &Index,
-        replaced: &[ObjectHash],
-        entropy: &dyn Entropy,
-        records_max: usize,
-    ) -> Result<Written, RepositoryError> {
-        let mut written = Written::default();
-        let mut writer = self.begin_segment(index, entropy)?;
-        let mut rows = 0;
-        index.each_record(&mut |_, record: Record| {
-            if rows == records_max {
-                let next = self.begin_segment(index, entropy)?;
-                let full = std::mem::replace(&mut writer, next);
-                self.finish_segment(full, rows, &[], &mut written)?;
-                rows = 0;
-            }
-            rows += 1;
-            writer.push(&record).map_err(RepositoryError::Sealing)
-        })?;
-        self.finish_segment(writer, rows, replaced, &mut written)?;
-        Ok(written)
-    }
-
-    fn begin_segment(
-        &self,
-        index: &Index,
-        entropy: &dyn Entropy,
-    ) -> Result<SegmentWriter, RepositoryError> {
-        let mut salt = [0; 32];
-        entropy.fill(&mut salt);
-        SegmentWriter::new(self.keyring(), &salt, index.packs()).map_err(RepositoryError::Sealing)
-    }
-
-    fn finish_segment(
-        &self,
-        writer: SegmentWriter,
-        records: usize,
-        replaced: &[ObjectHash],
-        written: &mut Written,
-    ) -> Result<(), RepositoryError> {
-        let kind = ObjectKind::IndexSegment;
-        let stored = writer.finish(replaced).map_err(RepositoryError::Sealing)?;
-        let hash = stored.hash;
-        self.store().put(&self.name(kind, &hash), &stored.bytes)?;
-        self.keep_in_cache(kind, &hash, &stored.bytes);
-        written.bytes += stored.bytes.len() as u64;
-        written.segments.push(SegmentInfo { hash, records });
-        Ok(())
-    }
 }
 
 impl Index {
     fn note_damage(&mut self, hash: ObjectHash, error: RepositoryError) {
         self.damaged.get_or_insert(error);
         if self.segments.iter().all(|segment| segment.hash != hash) {
-            self.segments.push(SegmentInfo { hash, records: 0 });
+            self.segments.push(SegmentInfo {
+                hash,
+                records: 0,
+                leads: false,
+            });
         }
     }
 
