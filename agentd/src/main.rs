@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    safefs::give_large_blocks_back();
     agentd::main()
 }

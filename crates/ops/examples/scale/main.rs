@@ -58,6 +58,8 @@ impl Entropy for SystemEntropy {
 }
 
 fn main() -> Result<()> {
+    // As the programs do.
+    safefs::give_large_blocks_back();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.as_slice() {
         [step, directory, count] if step.starts_with("step-") => {
