@@ -18,11 +18,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use destinations::{LocalScratch, LocalStore};
 use edge::{Clock, Entropy, Silent, TreePath};
 use model::{DestinationName, Instant};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use repository::{
     BackupOptions, CheckDepth, Domain, PruneOptions, Repack, Replica, ScheduleKey, Tuning, View,
     back_up,
@@ -66,7 +68,7 @@ fn main() -> Result<()> {
             let count = count.parse()?;
             let said = run_step(step, Path::new(directory), count)?;
             let (cpu, peak) = cost()?;
-            println!("{cpu:.2} {peak} {said}");
+            println!("{cpu:.4} {peak} {said}");
             Ok(())
         }
         [directory, counts @ ..] if !counts.is_empty() => {
@@ -245,19 +247,11 @@ fn prune(directory: &Path) -> Result<String> {
     ))
 }
 
-/// Gives the processor time of this process in seconds and its largest resident set in KiB.
+/// Gives the processor time of this process in seconds and its largest resident set in KiB. Ticks of `/proc` would be too
+/// coarse for small counts.
 fn cost() -> Result<(f64, u64)> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.ok_or("no VmHWM")?.trim_end_matches("kB").trim();
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // Behind the name: state is field 3, user and system time in ticks are 14 and 15.
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks
-        .map(str::parse::<u64>)
-        .sum::<std::result::Result<_, _>>()?;
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let cpu = ticks as f64 / 100.0;
-    Ok((cpu, peak.parse()?))
+    let used = getrusage(UsageWho::RUSAGE_SELF)?;
+    let micros = used.user_time().num_microseconds() + used.system_time().num_microseconds();
+    let cpu = Duration::from_micros(u64::try_from(micros)?).as_secs_f64();
+    Ok((cpu, u64::try_from(used.max_rss())?))
 }
