@@ -74,7 +74,9 @@ fi
 
 step "building backstayctl and the bench"
 cargo build --quiet --locked --release -p ctl
+cargo build --quiet --locked --release -p ops --example ceiling
 cargo build --quiet --locked -p tests --bin backstay-bench
 export BACKSTAYCTL=${BACKSTAYCTL:-$CARGO_TARGET_DIR/release/backstayctl}
+export BACKSTAY_CEILING=$CARGO_TARGET_DIR/release/examples/ceiling
 step "measuring: $sets; $tools; $runs rounds"
 "$CARGO_TARGET_DIR/debug/backstay-bench" "$sets" "$tools" "$runs" "$tree/target/bench/results.json"

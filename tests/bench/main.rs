@@ -35,7 +35,8 @@ usage: backstay-bench SETS TOOLS RUNS RESULTS
   TOOLS    backstay,restic,rustic,borg or all
   RUNS     how often each row is measured
   RESULTS  the file for the results, as JSON
-Data, programs and work lie below $BACKSTAY_CACHE/bench; $BACKSTAYCTL is the program to measure.";
+Data, programs and work lie below $BACKSTAY_CACHE/bench; $BACKSTAYCTL is the program to measure, and
+$BACKSTAY_CEILING what computes the least that it must.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -150,11 +151,12 @@ impl Rounds<'_> {
         // Everything is in the page cache before the first tool begins.
         warm(&self.copy)?;
         for bench in &tools {
-            report.cost(
-                "first backup",
-                bench.tool,
-                self.work(bench, Work::Backup, 1)?,
-            );
+            let cost = self.work(bench, Work::Backup, 1)?;
+            report.cost("first backup", bench.tool, cost);
+            if bench.tool == Tool::Backstay {
+                let least = self.least(bench)?.wall_secs;
+                report.share("share of the ceiling", bench.tool, least / cost.wall_secs);
+            }
             report.bytes("stored", bench.tool, extent(&bench.repository())?.1);
         }
         for bench in &tools {
@@ -204,6 +206,12 @@ impl Rounds<'_> {
         self.used.put(left)
     }
 
+    /// Computes and writes what the first backup of these files must, and nothing else.
+    fn least(&self, bench: &Bench) -> Result<Cost> {
+        self.settle()?;
+        bench.least(&self.copy).run()
+    }
+
     const fn changed_row(&self) -> &'static str {
         match self.set {
             Set::Dumps => "100 rows edited",
@@ -211,9 +219,13 @@ impl Rounds<'_> {
         }
     }
 
+    fn settle(&self) -> Result<()> {
+        command::run("sync", &["-f", &self.copy.display().to_string()]).map(drop)
+    }
+
     /// Lets a tool do a piece of work, with nothing left to write by others.
     fn work(&self, bench: &Bench, work: Work, number: usize) -> Result<Cost> {
-        command::run("sync", &["-f", &self.copy.display().to_string()])?;
+        self.settle()?;
         let mut cost = Cost::default();
         print!("  {} {work:?} … ", bench.tool.name());
         io::stdout().flush().doing(|| "writing")?;

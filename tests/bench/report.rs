@@ -16,6 +16,7 @@ use crate::tools::{Bench, Tool};
 pub(crate) enum Unit {
     Seconds,
     Bytes,
+    Share,
 }
 
 /// What is measured, in the order of the table.
@@ -70,6 +71,11 @@ impl Report {
 
     pub(crate) fn bytes(&mut self, row: &str, tool: Tool, bytes: u64) {
         self.value(row, Unit::Bytes, tool, as_number(bytes));
+    }
+
+    /// Notes how much of something is reached.
+    pub(crate) fn share(&mut self, row: &str, tool: Tool, share: f64) {
+        self.value(row, Unit::Share, tool, share);
     }
 
     fn value(&mut self, name: &str, unit: Unit, tool: Tool, value: f64) {
@@ -139,7 +145,11 @@ impl Report {
                     "median": spread.median,
                     "min": spread.min,
                     "max": spread.max,
-                    "unit": match row.unit { Unit::Seconds => "s", Unit::Bytes => "B" },
+                    "unit": match row.unit {
+                        Unit::Seconds => "s",
+                        Unit::Bytes => "B",
+                        Unit::Share => "1",
+                    },
                 }));
             }
         }
@@ -162,6 +172,7 @@ fn shown(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Seconds => format!("{value:.2} s"),
         Unit::Bytes => format!("{:.1} MB", value / 1e6),
+        Unit::Share => format!("{:.0} %", value * 100.0),
     }
 }
 

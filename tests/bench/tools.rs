@@ -137,9 +137,20 @@ impl Bench {
     }
 
     /// Gives what it leaves when a round is over: with the next one it begins as if it had never run.
-    pub(crate) fn leaves(&self) -> [PathBuf; 3] {
-        let cache = self.home.join("cache");
-        [self.repository(), self.target(), cache]
+    pub(crate) fn leaves(&self) -> [PathBuf; 4] {
+        let [cache, least] = ["cache", "least"].map(|name| self.home.join(name));
+        [self.repository(), self.target(), cache, least]
+    }
+
+    /// Gives the command that does what the first backup of a tree must do at least.
+    pub(crate) fn least(&self, tree: &Path) -> Step {
+        let program = env::var("BACKSTAY_CEILING").unwrap_or_default();
+        let output = self.home.join("least").display().to_string();
+        Step {
+            words: vec![program, tree.display().to_string(), output],
+            environment: Vec::new(),
+            directory: "/".to_owned(),
+        }
     }
 
     /// Gives the commands that do a piece of work; `number` counts the snapshots from 1.
