@@ -1,5 +1,6 @@
-//! `backstayctl repo` is killed at random instants while it backs up, restores, lets go and deletes,
-//! verifies, brings back and seals anew: the repository opens, is sound, and gives back every snapshot that it had.
+//! `backstayctl repo` is killed at random instants while it backs up, also with checkpoints and in a
+//! pause, restores, lets go and deletes, verifies, brings back and seals anew: the repository opens,
+//! is sound, and gives back every snapshot that it had.
 //!
 //! `BACKSTAY_KILLS` says how often, `BACKSTAY_SEED` from which seed.
 
@@ -13,9 +14,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use destinations::LocalStore;
 use dice::{Dice, Plan};
@@ -30,6 +31,13 @@ const USUAL: u64 = 40;
 const FILES: usize = 24;
 /// What the rules keep; the first snapshot is pinned.
 const KEPT: usize = 3;
+/// Files that only runs with checkpoints find new, and the least bytes of one.
+const BATCH: usize = 20;
+const FILE_BYTES_MIN: usize = 2_000;
+/// A file that changed just before a run is read again by the next one, whatever a checkpoint says.
+const STEADY_SECS: u64 = 3;
+/// So long it is waited for a run to rest that was asked to.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 type Contents = BTreeMap<String, Vec<u8>>;
 
@@ -41,15 +49,21 @@ enum Phase {
     Verify,
     Undelete,
     Reseal,
+    /// A run that writes a checkpoint after every file.
+    Note,
+    /// The same, asked to rest, and perhaps to go on.
+    Rest,
 }
 
-const PHASES: [Phase; 6] = [
+const PHASES: [Phase; 8] = [
     Phase::BackUp,
     Phase::Restore,
     Phase::Sweep,
     Phase::Verify,
     Phase::Undelete,
     Phase::Reseal,
+    Phase::Note,
+    Phase::Rest,
 ];
 
 /// A repository on a disk, and what it must give back.
@@ -67,6 +81,9 @@ struct Victim {
     epochs: u32,
     /// The snapshot that is brought back.
     let_go: Option<SnapshotId>,
+    /// How many batches there were; the next one waits beside the tree.
+    batches: usize,
+    batch_bytes: u64,
 }
 
 impl Victim {
@@ -82,7 +99,10 @@ impl Victim {
             lasts: BTreeMap::new(),
             epochs: 0,
             let_go: None,
+            batches: 0,
+            batch_bytes: 0,
         };
+        victim.write_batch();
         for number in 0..FILES {
             victim.write(number);
         }
@@ -100,12 +120,67 @@ impl Victim {
         victim
     }
 
-    fn write(&mut self, number: usize) {
-        let length = 2_000 + self.dice.below(60_000);
+    fn noise(&mut self) -> Vec<u8> {
+        let length = FILE_BYTES_MIN + self.dice.below(60_000);
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             bytes.extend_from_slice(&self.dice.next().to_le_bytes());
         }
+        bytes
+    }
+
+    /// Writes new files where no run looks.
+    fn write_batch(&mut self) {
+        let next = self.host.path("next");
+        fs::create_dir_all(&next).unwrap();
+        for number in 0..BATCH {
+            let bytes = self.noise();
+            fs::write(format!("{next}/file{number}"), bytes).unwrap();
+        }
+    }
+
+    /// Puts new files into the tree that changed long ago, as do all others in it, in the place of
+    /// those of the last time. All else is in a snapshot.
+    fn put_batch(&mut self) {
+        let last = self.host.path(&format!("tree/batch{}", self.batches));
+        if self.batches > 0 {
+            fs::remove_dir_all(&last).unwrap();
+            self.tree.retain(|path, _| !path.starts_with(&last));
+        }
+        self.batches += 1;
+        let next = self.host.path("next");
+        let files: Vec<_> = (0..BATCH).map(|n| format!("{next}/file{n}")).collect();
+        let all = self.tree.keys().chain(&files);
+        let written = all.map(|path| fs::metadata(path).unwrap().modified().unwrap());
+        let steady = written.max().unwrap() + Duration::from_secs(STEADY_SECS);
+        while SystemTime::now() < steady {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let tree = self.host.path("tree");
+        self.finish(&["backup", &tree]);
+        self.look();
+        let batch = self.host.path(&format!("tree/batch{}", self.batches));
+        // The files themselves do not change by that.
+        fs::rename(&next, &batch).unwrap();
+        self.batch_bytes = 0;
+        for number in 0..BATCH {
+            let path = format!("{batch}/file{number}");
+            let bytes = fs::read(&path).unwrap();
+            self.batch_bytes += bytes.len() as u64;
+            self.tree.insert(path, bytes);
+        }
+        self.write_batch();
+    }
+
+    /// True while no snapshot has the new files: then they are as good for another try.
+    fn has_new_batch(&self) -> bool {
+        let file = self.host.path(&format!("tree/batch{}/file0", self.batches));
+        let is_known = self.known.values().any(|files| files.contains_key(&file));
+        self.batches > 0 && !is_known
+    }
+
+    fn write(&mut self, number: usize) {
+        let bytes = self.noise();
         let path = self
             .host
             .path(&format!("tree/dir{}/file{number}", number % 3));
@@ -146,6 +221,12 @@ impl Victim {
     fn verb(&self, phase: Phase) -> Vec<String> {
         let words: Vec<String> = match phase {
             Phase::BackUp => vec!["backup".into(), self.host.path("tree")],
+            Phase::Note | Phase::Rest => {
+                let every = ["--checkpoint-every".into(), "0s".into()];
+                let mut words = vec!["backup".into(), self.host.path("tree")];
+                words.extend(every);
+                words
+            }
             Phase::Restore => vec!["restore".into(), "--to".into(), self.host.path("out")],
             Phase::Sweep => "forget --keep-last 3 --grace 0s --trash 0s --repack --repack-over 0"
                 .split(' ')
@@ -166,11 +247,15 @@ impl Victim {
 
     fn prepare(&mut self, phase: Phase) {
         drop(fs::remove_dir_all(self.host.path("out")));
-        if phase == Phase::BackUp {
-            for _ in 0..3 {
-                let number = self.dice.below(FILES);
-                self.write(number);
+        match phase {
+            Phase::BackUp => {
+                for _ in 0..3 {
+                    let number = self.dice.below(FILES);
+                    self.write(number);
+                }
             }
+            Phase::Note | Phase::Rest if !self.has_new_batch() => self.put_batch(),
+            _ => {}
         }
         if phase == Phase::Undelete {
             let id = *self.must.last().unwrap();
@@ -202,7 +287,14 @@ impl Victim {
         let share = u32::try_from(self.dice.below(1000)).unwrap();
         // Nothing is waited for: the instant itself is what is drawn.
         std::thread::sleep(lasts * share / 1000);
-        let has_ended = child.try_wait().unwrap().is_some();
+        if phase == Phase::Rest {
+            self.make_rest(&mut child);
+        }
+        // One that hears a signal before it heeds it is killed by that.
+        let has_ended = child
+            .try_wait()
+            .unwrap()
+            .is_some_and(|status| status.success());
         child.kill().unwrap();
         child.wait().unwrap();
         let next = if has_ended {
@@ -212,6 +304,60 @@ impl Victim {
         };
         self.lasts.insert(phase, next.max(Duration::from_millis(2)));
         !has_ended
+    }
+
+    /// Asks a run to rest, and perhaps to go on after a while.
+    fn make_rest(&mut self, child: &mut Child) {
+        let id = child.id().to_string();
+        // Until it was waited for, the number is its own.
+        let signal = |name: &str| {
+            let mut kill = Command::new("kill");
+            kill.args([name, &id]).stderr(Stdio::null());
+            assert!(kill.status().is_ok());
+        };
+        signal("-USR1");
+        let began = Instant::now();
+        while self.checkpoints().is_empty() && began.elapsed() < PATIENCE {
+            if child.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if self.dice.below(2) == 0 && child.try_wait().unwrap().is_none() {
+            signal("-USR2");
+        }
+        let share = u32::try_from(self.dice.below(1000)).unwrap();
+        std::thread::sleep(self.lasts[&Phase::Rest] * share / 1000);
+    }
+
+    /// Gives the names of the checkpoints that there are.
+    fn checkpoints(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for domain in fs::read_dir(self.host.path("srv/backup/w"))
+            .into_iter()
+            .flatten()
+        {
+            for object in fs::read_dir(domain.unwrap().path()).into_iter().flatten() {
+                let name = object.unwrap().file_name().into_string().unwrap();
+                names.extend(name.starts_with("checkpoint-").then_some(name));
+            }
+        }
+        names
+    }
+
+    /// Backs up after a run with a checkpoint was killed: what that has is not read again.
+    fn go_on(&mut self) {
+        let tree = self.host.path("tree");
+        let mut command = self.command(&["backup", &tree, "--json"]);
+        let output = command.stdout(Stdio::piped()).output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let read = said["read_bytes"].as_u64().unwrap();
+        let all = self.batch_bytes;
+        assert!(
+            read + FILE_BYTES_MIN as u64 <= all,
+            "{read} of {all}: {said}"
+        );
+        assert_eq!(self.checkpoints(), Vec::<String>::new());
     }
 
     /// Opens the repository as it was left and holds it to what it must have.
@@ -284,15 +430,25 @@ fn a_killed_process_loses_nothing_and_needs_no_repair() {
         if killed.values().sum::<u64>() >= plan.count {
             break;
         }
-        while !victim.kill(phase) {
+        loop {
+            let is_killed = victim.kill(phase);
             victim.look();
+            let has_noted = !victim.checkpoints().is_empty();
+            if has_noted {
+                victim.go_on();
+                victim.look();
+            }
+            // Of runs that note how far they are those count that had.
+            let is_noting = matches!(phase, Phase::Note | Phase::Rest);
+            if is_killed && (has_noted || !is_noting) {
+                break;
+            }
             ended += 1;
             assert!(ended < 200 + plan.count, "it always ends before");
         }
         *killed.entry(phase).or_default() += 1;
-        victim.look();
     }
-    println!("{killed:?}, {ended} ended before");
+    println!("{killed:?}, {ended} ended before, or before a checkpoint");
     assert_eq!(killed.len(), PHASES.len());
     victim.whole(Phase::BackUp);
     victim.whole(Phase::Sweep);

@@ -23,7 +23,7 @@ pub use password::{Strength, WeakPassword, judge_password};
 pub use place::{PlaceError, StorePlace, open_place};
 pub use repository::{
     Amount, Aspect, BackupCounts, Candidate, Change, CheckDepth, CheckReport, CheckShare,
-    Compression, Damage, Domain, FORMAT_VERSION, Freed, HealReport, Hit, Keep, KeptBy,
+    Checkpoints, Compression, Damage, Domain, FORMAT_VERSION, Freed, HealReport, Hit, Keep, KeptBy,
     KeyTextError, LiveReport, NameReport, PartStatistics, PathTime, Pattern, Pin, PruneOptions,
     PruneReport, Refusal, Repack, RepositoryError, ResealReport, RetentionPlan, Right, Rights,
     RunLimits, ScheduleKey, Size, SlotLock, SlotName, SlotRow, Snapshot, SnapshotStatistics,

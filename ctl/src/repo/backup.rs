@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use model::{ByteCount, Exit, SnapshotId};
 use ops::{
-    Compression, RepositoryError, RunLimits, TreeBackup, TreeBackupError, TreeSnapshot, Tuning,
+    Checkpoints, Compression, RepositoryError, RunLimits, TreeBackup, TreeBackupError,
+    TreeSnapshot, Tuning,
 };
 use serde::Serialize;
 
@@ -41,6 +42,10 @@ pub struct BackupArguments {
     /// other content though nothing says that they changed
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     reread_share: u8,
+    /// Write down so often how far the backup is, such as 1m: where it is cut off, the next one goes on from there.
+    /// Each time what was read so far is stored; with 0s that is after every file
+    #[arg(long, value_name = "SPAN", value_parser = settings::seconds, default_value = "5m")]
+    checkpoint_every: u64,
     /// The machine's name to keep with the snapshot; this machine's if not given
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
@@ -140,7 +145,10 @@ pub(super) fn backup(arguments: &BackupArguments, screen: &mut Screen) -> Result
             compression: arguments.compression,
             limits: arguments.limits.limits(),
             reread_percent: arguments.reread_share,
-            ..Tuning::default()
+            checkpoints: Checkpoints {
+                secs: u32::try_from(arguments.checkpoint_every).unwrap_or(u32::MAX),
+                ..Checkpoints::default()
+            },
         },
         clock: &SystemClock,
         entropy: &SystemEntropy,

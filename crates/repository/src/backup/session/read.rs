@@ -134,12 +134,13 @@ impl Session<'_, '_> {
                 self.walked.is_cancelled = true;
                 break Err(ReadFailure::Stopped);
             }
-            if let Err(stopped) = self.look_up() {
-                break Err(stopped.into());
-            }
             let bytes = window.bytes();
             if window.is_at_end && bytes.is_empty() {
                 break Ok(None);
+            }
+            // After the last chunk it would come too soon: a checkpoint has the files that are whole.
+            if let Err(stopped) = self.look_up() {
+                break Err(stopped.into());
             }
             let longest = class.chunk_bytes_max();
             if class == Class::Whole && bytes.len() > longest {
