@@ -10,12 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::dice::Plan;
-use common::{GRACE_SECS, World, noise, path, prune, prune_with};
+use common::turns::{self, ALL, Program, later, take_turns, turn};
+use common::{GRACE_SECS, LEASE_SECS, World, noise, path, prune, prune_with};
 use edge::{ObjectName, ObjectStore, Silent};
-use model::SnapshotId;
+use model::{ByteCount, SnapshotId};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use repository::{CheckDepth, Domain, Keep, Pin, PruneReport, Repack};
+use repository::{
+    CheckDepth, Domain, Keep, Pin, PruneOptions, PruneReport, Repack, ScheduleKey, Tuning,
+};
 use testkit::{Fault, FaultyStore, MemoryStore, TreeSource};
 
 #[test]
@@ -116,7 +119,9 @@ enum Step {
     Prune { repack: Option<u8>, at_once: bool },
     Pin { nth: u8 },
     Retain { last: u8 },
-    CutRun { at: u8 },
+    CutRun { at: u8, has_checkpoints: bool },
+    SilentRun { at: u8 },
+    Reseal { cut_at: Option<u8> },
     CutPrune { at: u8 },
     Verify,
     Wait,
@@ -134,7 +139,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(repack, at_once)| Step::Prune { repack, at_once }),
         1 => any::<u8>().prop_map(|nth| Step::Pin { nth }),
         1 => (1_u8..4).prop_map(|last| Step::Retain { last }),
-        1 => (0_u8..40).prop_map(|at| Step::CutRun { at }),
+        2 => (0_u8..60, any::<bool>())
+            .prop_map(|(at, has_checkpoints)| Step::CutRun { at, has_checkpoints }),
+        1 => (0_u8..40).prop_map(|at| Step::SilentRun { at }),
+        1 => proptest::option::of(0_u8..100).prop_map(|cut_at| Step::Reseal { cut_at }),
         1 => (0_u8..60).prop_map(|at| Step::CutPrune { at }),
         1 => Just(Step::Verify),
         1 => Just(Step::Wait),
@@ -143,7 +151,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// A repository, and plain copies of what it must hold.
 struct Model {
-    world: World,
+    world: Arc<World>,
     store: Arc<MemoryStore>,
     source: TreeSource,
     left: BTreeMap<SnapshotId, TreeSource>,
@@ -151,18 +159,20 @@ struct Model {
     order: Vec<SnapshotId>,
     trash: Vec<(SnapshotId, TreeSource)>,
     pinned: BTreeSet<SnapshotId>,
+    epochs: u8,
 }
 
 impl Model {
     fn new() -> Self {
         let mut model = Self {
-            world: World::new(),
+            world: Arc::new(World::new()),
             store: Arc::new(MemoryStore::default()),
             source: TreeSource::default(),
             left: BTreeMap::new(),
             order: Vec::new(),
             trash: Vec::new(),
             pinned: BTreeSet::new(),
+            epochs: 0,
         };
         model.run();
         model
@@ -172,6 +182,10 @@ impl Model {
         let id = self.world.run_well(&self.store, &self.source);
         self.left.insert(id, self.source.clone());
         self.order.push(id);
+    }
+
+    fn world_mut(&mut self) -> &mut World {
+        Arc::get_mut(&mut self.world).unwrap()
     }
 
     fn domain(&self) -> Domain {
@@ -231,19 +245,20 @@ impl Model {
                 }
             }
             Step::Retain { last } => self.retain(last),
-            Step::CutRun { at } => {
+            Step::CutRun {
+                at,
+                has_checkpoints,
+            } => {
                 let place = self.cut_at(at);
-                self.world.run(&[&place], &self.source, &Silent);
-                // Cut after it was stored and before it was read back, a snapshot is there all the same.
-                let list = self.domain().snapshots().unwrap().snapshots;
-                let ids = list.iter().map(|snapshot| snapshot.id);
-                let new: Vec<_> = ids.filter(|id| !self.left.contains_key(id)).collect();
-                assert!(new.len() <= 1, "{new:?}");
-                for id in new {
-                    self.left.insert(id, self.source.clone());
-                    self.order.push(id);
+                if has_checkpoints {
+                    self.world_mut().tuning.checkpoints.bytes = ByteCount::new(100_000);
                 }
+                self.world.run(&[&place], &self.source, &Silent);
+                self.world_mut().tuning = Tuning::default();
+                self.find_new();
             }
+            Step::SilentRun { at } => self.silent_run(at.into()),
+            Step::Reseal { cut_at } => self.reseal(cut_at),
             Step::CutPrune { at } => {
                 let place = self.cut_at(at);
                 drop(prune_with(&self.world, &place, 0, Some(Repack::default())));
@@ -252,6 +267,67 @@ impl Model {
             Step::Verify => self.verify(),
             Step::Wait => self.world.clock.advance_secs(i64::from(GRACE_SECS)),
         }
+    }
+
+    /// A run that was cut after its snapshot was stored and before it was read back left one all the
+    /// same, and one that was given up left one or none.
+    fn find_new(&mut self) {
+        let list = self.domain().snapshots().unwrap().snapshots;
+        let ids = list.iter().map(|snapshot| snapshot.id);
+        let new: Vec<_> = ids.filter(|id| !self.left.contains_key(id)).collect();
+        assert!(new.len() <= 1, "{new:?}");
+        for id in new {
+            self.left.insert(id, self.source.clone());
+            self.order.push(id);
+        }
+    }
+
+    /// A run gives no sign for so long that a prune gives it up, and then goes on.
+    fn silent_run(&mut self, at: u64) {
+        let turns = vec![
+            turn(0, at),
+            later(LEASE_SECS + 3600, turn(1, ALL)),
+            turn(0, ALL),
+        ];
+        let plan = turns::Plan {
+            turns,
+            ..turns::Plan::default()
+        };
+        let (world, source) = (&self.world, &self.source);
+        let programs: Vec<Program<'_>> = vec![
+            Box::new(|place| drop(world.run(&[&place], source, &Silent))),
+            Box::new(|place| {
+                prune_with(world, &place, 0, Some(Repack::default())).unwrap();
+            }),
+        ];
+        take_turns((world, &self.store), &plan, programs);
+        self.trash.clear();
+        self.find_new();
+    }
+
+    /// Begins an epoch and seals anew what there is, to the end or not.
+    fn reseal(&mut self, cut_at: Option<u8>) {
+        self.epochs += 1;
+        let key = ScheduleKey::from_bytes([self.epochs; 32]);
+        self.domain()
+            .begin_epoch(&key, &self.world.entropy)
+            .unwrap();
+        self.world_mut().key = key;
+        let place = match cut_at {
+            Some(at) => self.cut_at(at),
+            None => self.store.clone(),
+        };
+        let options = PruneOptions {
+            grace_secs: 0,
+            trash_secs: u32::MAX,
+            strays: true,
+            repack: None,
+            clock: &self.world.clock,
+            entropy: &self.world.entropy,
+            monitor: &Silent,
+        };
+        let done = Domain::open(place, &self.world.key).and_then(|domain| domain.reseal(&options));
+        assert!(cut_at.is_some() || done.is_ok(), "{done:?}");
     }
 
     fn undelete(&mut self, nth: u8) {
