@@ -7,7 +7,7 @@ mod walk;
 
 pub(crate) use builder::{TreeBuilder, TreeRoot, check_node};
 pub(crate) use heads::Head;
-pub(crate) use page::{Child, Page};
+pub(crate) use page::{Child, Page, is_inner};
 #[cfg(any(test, feature = "foreign"))]
 pub(crate) use page::{decode_page, encode_inner, encode_leaf, may_have_key};
 pub(crate) use walk::{Leaf, PageLost, PageSource, TreeWalk, read_page};

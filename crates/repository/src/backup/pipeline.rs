@@ -41,8 +41,9 @@ const LARGE_BYTES_KEPT: usize = CHUNK_BYTES_MAX / 2;
 /// Buffers for metadata that are kept.
 const METADATA_BUFFERS: usize = 8;
 
-/// Which of the two open packs of content. Chunks of larger files go to either by chance, so that
-/// the sizes of packs say nothing of the sizes of chunks.
+/// Which of two open packs. Chunks of larger files go to either by chance, so that the sizes of
+/// packs say nothing of the sizes of chunks. Inner pages go to the second one, leaves and chunk
+/// lists to the first: then many of them share a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
     First,

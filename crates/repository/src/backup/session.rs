@@ -20,7 +20,7 @@ use crate::error::{RepositoryError, chain};
 use crate::index::{KnownIds, prefix_of};
 use crate::pack::{ChunkEntry, METADATA_FRAME_BYTES};
 use crate::snapshot::SnapshotFailure;
-use crate::tree::{TreeBuilder, TreeRoot, check_node};
+use crate::tree::{TreeBuilder, TreeRoot, check_node, is_inner};
 
 mod checkpoint;
 mod kept;
@@ -418,7 +418,12 @@ impl Storing<'_, '_> {
     }
 
     fn page(&mut self, page: &[u8]) -> Result<ChunkId, Stopped> {
-        self.chunk(ChunkKind::Page, Side::First, page)
+        // Who looks up an entry reads an inner page of each level, but few leaves.
+        let side = match is_inner(page) {
+            true => Side::Second,
+            false => Side::First,
+        };
+        self.chunk(ChunkKind::Page, side, page)
             .map(|chunk| chunk.id)
     }
 
@@ -467,9 +472,13 @@ impl Storing<'_, '_> {
 impl Storing<'_, '_> {
     /// Makes one frame of what is left of two, if it fits.
     fn join_sides(&mut self) {
-        let frame_bytes = self.pipeline.flow.plan.frame_bytes;
+        let data_bytes = self.pipeline.flow.plan.frame_bytes;
         let lanes: Vec<_> = self.frames.keys().copied().collect();
         for lane in lanes.into_iter().filter(|lane| lane.side == Side::Second) {
+            let frame_bytes = match lane.kind {
+                ObjectKind::MetadataPack => METADATA_FRAME_BYTES,
+                _ => data_bytes,
+            };
             let Some(second) = self.frames.remove(&lane) else {
                 continue;
             };

@@ -89,6 +89,11 @@ pub(crate) fn encode_leaf(nodes: &[Node]) -> Vec<u8> {
     out
 }
 
+/// True for a page that holds pages, by its first byte.
+pub(crate) fn is_inner(page: &[u8]) -> bool {
+    page.first() == Some(&FORM_INNER)
+}
+
 /// Reads a page of either form.
 pub(crate) fn decode_page(bytes: &[u8]) -> Result<Page> {
     let mut reader = Reader::new(bytes);

@@ -80,7 +80,7 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// The two packs of content are filled half a pack apart, so that they are not both large at
+    /// The two packs of one kind are filled half a pack apart, so that they are not both large at
     /// the same time.
     fn full_bytes(&self, lane: Lane) -> usize {
         let whole = self.flow.plan.pack_bytes;
@@ -91,7 +91,7 @@ impl Packer<'_> {
         }
     }
 
-    /// Closes what is open. What is left of the two packs of content becomes one if it fits.
+    /// Closes what is open. What is left of two packs of one kind becomes one if it fits.
     fn end(&mut self) -> Result<(), sealing::ObjectError> {
         let seconds: Vec<_> = self.open.keys().copied().collect();
         for second in seconds {
