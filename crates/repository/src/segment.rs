@@ -12,7 +12,7 @@ use crate::pack::{FRAME_COUNT_MAX, put_shape, take_shape};
 use crate::wire::{FormatError, Put, Reader, Result};
 
 pub(crate) use directory::{
-    Directory, LENT_COUNT_MAX, SIBLING_COUNT_MAX, Sibling, may_begin_before,
+    Directory, Ended, LENT_COUNT_MAX, SIBLING_COUNT_MAX, Sibling, may_begin_before,
 };
 
 /// The longest segment that is read whole.
@@ -118,13 +118,16 @@ impl SegmentWriter {
         mut self,
         replaced: &[ObjectHash],
         directory: Option<Directory>,
-    ) -> std::result::Result<(Stored, Sibling), ObjectError> {
+    ) -> std::result::Result<(Stored, Ended), ObjectError> {
         self.close_block()?;
         self.fences.replaced = replaced.to_vec();
         self.fences.directory = directory;
         let stored = self.parts.finish(encode_fences(&self.fences))?;
-        let sibling = self.fences.as_sibling(stored.hash, self.salt)?;
-        Ok((stored, sibling))
+        let ended = Ended {
+            sibling: self.fences.as_sibling(stored.hash, self.salt),
+            packs: self.fences.packs,
+        };
+        Ok((stored, ended))
     }
 }
 
@@ -141,22 +144,16 @@ impl Fences {
             .map_or(0, |directory| directory.lent)
     }
 
-    fn as_sibling(
-        &self,
-        hash: ObjectHash,
-        salt: [u8; 32],
-    ) -> std::result::Result<Sibling, ObjectError> {
+    fn as_sibling(&self, hash: ObjectHash, salt: [u8; 32]) -> Sibling {
         let starts = self.records.iter().map(|block| block.first);
-        Ok(Sibling {
+        Sibling {
             hash,
             salt,
-            pack_blocks: u32::try_from(self.packs.len()).map_err(|_| ObjectError::Damaged)?,
-            pack_bytes: self.packs.iter().map(|block| u64::from(block.sealed)).sum(),
             records: self.record_count(),
             starts: starts
                 .map(|first| directory::start_of(&first.unwrap_or_default()))
                 .collect(),
-        })
+        }
     }
 }
 
@@ -176,25 +173,32 @@ pub(crate) struct BlockPlace {
 impl Fences {
     /// Gives the places of the blocks of packs, and of those of records.
     pub(crate) fn places(&self) -> (Vec<BlockPlace>, Vec<BlockPlace>) {
-        let mut offset = sealing::HEADER_BYTES as u64;
-        let blocks = self.packs.iter().chain(&self.records);
-        let mut places: Vec<_> = (0_u32..)
-            .zip(blocks)
-            .map(|(part, block)| {
-                let sealed = u64::from(block.sealed);
-                offset += sealed;
-                BlockPlace {
-                    part,
-                    offset: offset - sealed,
-                    sealed,
-                    rows: block.rows,
-                    first: block.first.unwrap_or_default(),
-                }
-            })
-            .collect();
-        let records = places.split_off(self.packs.len());
-        (places, records)
+        places(self.packs.iter().copied(), self.records.iter().copied())
     }
+}
+
+fn places(
+    packs: impl ExactSizeIterator<Item = Block>,
+    records: impl Iterator<Item = Block>,
+) -> (Vec<BlockPlace>, Vec<BlockPlace>) {
+    let count = packs.len();
+    let mut offset = sealing::HEADER_BYTES as u64;
+    let mut places: Vec<_> = (0_u32..)
+        .zip(packs.chain(records))
+        .map(|(part, block)| {
+            let sealed = u64::from(block.sealed);
+            offset += sealed;
+            BlockPlace {
+                part,
+                offset: offset - sealed,
+                sealed,
+                rows: block.rows,
+                first: block.first.unwrap_or_default(),
+            }
+        })
+        .collect();
+    let records = places.split_off(count);
+    (places, records)
 }
 
 impl BlockPlace {
@@ -348,18 +352,37 @@ pub(crate) fn encode_fences(fences: &Fences) -> Vec<u8> {
     for hash in &fences.replaced {
         out.extend_from_slice(hash.as_bytes());
     }
-    for blocks in [&fences.packs, &fences.records] {
-        out.put_count(blocks.len());
-        for block in blocks {
-            out.put_varint(block.sealed.into());
-            out.put_count(block.rows);
-            out.extend_from_slice(block.first.as_ref().map_or(&[][..], |first| first));
-        }
+    put_pack_blocks(&mut out, &fences.packs);
+    out.put_count(fences.records.len());
+    for block in &fences.records {
+        out.put_varint(block.sealed.into());
+        out.put_count(block.rows);
+        out.extend_from_slice(&block.first.unwrap_or_default());
     }
     if let Some(directory) = &fences.directory {
         directory.encode(&mut out);
     }
     out
+}
+
+fn put_pack_blocks(out: &mut Vec<u8>, blocks: &[Block]) {
+    out.put_count(blocks.len());
+    for block in blocks {
+        out.put_varint(block.sealed.into());
+        out.put_count(block.rows);
+    }
+}
+
+fn take_pack_blocks(reader: &mut Reader<'_>) -> Result<Vec<Block>> {
+    let mut blocks = Vec::new();
+    for _ in 0..reader.count(BLOCK_COUNT_MAX)? {
+        blocks.push(Block {
+            sealed: reader.small(SEALED_BYTES_MAX)?,
+            rows: reader.count(BLOCK_BYTES)?,
+            first: None,
+        });
+    }
+    Ok(blocks)
 }
 
 /// Reads the trailer of a segment.
@@ -375,13 +398,7 @@ pub(crate) fn decode_fences(trailer: &[u8]) -> Result<Fences> {
             .replaced
             .push(ObjectHash::from_bytes(reader.array()?));
     }
-    for _ in 0..reader.count(BLOCK_COUNT_MAX)? {
-        fences.packs.push(Block {
-            sealed: reader.small(SEALED_BYTES_MAX)?,
-            rows: reader.count(BLOCK_BYTES)?,
-            first: None,
-        });
-    }
+    fences.packs = take_pack_blocks(&mut reader)?;
     for _ in 0..reader.count(BLOCK_COUNT_MAX)? {
         fences.records.push(Block {
             sealed: reader.small(SEALED_BYTES_MAX)?,
@@ -440,7 +457,7 @@ mod tests {
         for record in &records {
             writer.push(record).unwrap();
         }
-        let (stored, sibling) = writer.finish(&replaced, None).unwrap();
+        let (stored, ended) = writer.finish(&replaced, None).unwrap();
         let Tail::Trailer { cipher, trailer } =
             open_tail(&keyring, ObjectKind::IndexSegment, &stored.bytes).unwrap()
         else {
@@ -450,13 +467,17 @@ mod tests {
         assert_eq!(fences.replaced, replaced);
         assert!(fences.packs.len() > 1 && fences.records.len() == 3);
         assert_eq!(fences.record_count(), 5000);
-        // Another segment says the same of where its records are, but for ends of ids.
-        let places = fences.places().1;
-        assert_eq!(sibling.places().len(), places.len());
-        for (said, place) in sibling.places().iter().zip(places) {
-            let parts = |place: &BlockPlace| (place.part, place.offset, place.sealed, place.rows);
-            assert_eq!(parts(said), parts(&place));
-            assert!(said.first <= place.first && may_begin_before(&place, &said.first));
+        // Another segment says the same of where its blocks are, but for ends of ids.
+        let (packs_at, records_at) = fences.places();
+        let directory = Directory::of(vec![ended], 0);
+        let (packs_said, records_said) = directory.places_of(&directory.siblings[0]);
+        let parts = |place: &BlockPlace| (place.part, place.offset, place.sealed, place.rows);
+        for (said, places) in [(&packs_said, packs_at), (&records_said, records_at)] {
+            assert_eq!(said.len(), places.len());
+            for (said, place) in said.iter().zip(places) {
+                assert_eq!(parts(said), parts(&place));
+                assert!(said.first <= place.first && may_begin_before(&place, &said.first));
+            }
         }
         let mut index = Index::default();
         open_blocks(&cipher, &fences, &stored.bytes, &mut index).unwrap();

@@ -290,12 +290,9 @@ fn trailers_and_segments() {
             .push(&Record::new([n; 20], 1, 1, (300, 70_000)))
             .unwrap();
     }
-    let (segment, sibling) = segment.finish(&[ObjectHash::of(b"old")], None).unwrap();
+    let (segment, ended) = segment.finish(&[ObjectHash::of(b"old")], None).unwrap();
     let leading = SegmentWriter::new(&keyring(), &[6; 32], &packs).unwrap();
-    let directory = Directory {
-        lent: 1,
-        siblings: vec![sibling],
-    };
+    let directory = Directory::of(vec![ended], 1);
     let (leading, _) = leading.finish(&[], Some(directory)).unwrap();
     let trailer_of = |segment: &Stored| {
         let tail = open_tail(&keyring(), ObjectKind::IndexSegment, &segment.bytes).unwrap();
@@ -378,7 +375,7 @@ trailer of a pack: 0102f807e8070002009003010101010101010101010101010101010101010
 trailer of a segment: 010196a4257289f9ebcbc94bfc49276f89ed87f8c951e3fa832d44dceb9b220520a501b601020170030101010101010101010101010101010101010101
 segment: 576 bytes, 39c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc
 its name: 39c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc
-trailer with a directory: 020001b6010200010139c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc050505050505050505050505050505050505050505050505050505050505050501b6010301010101
+trailer with a directory: 020001b60102000101b601020139c12f149e0fe7eda722ebac621181df9ace1aaa7c4338c5ba8f99f2deebbedc05050505050505050505050505050505050505050505050505050505050505050301010101
 ";
 const SNAPSHOT: &str = "\
 snapshot: {\"schedule\":\"nightly\",\"host\":\"web1\",\"run\":null,\"started_at\":\"2023-11-14T22:13:20Z\",\"finished_at\":\"2023-11-14T22:14:20Z\",\"status\":\"complete\",\"parent\":null,\"root\":\"0909090909090909090909090909090909090909090909090909090909090909\",\"entries\":4,\"bytes\":5,\"failed\":0,\"failures\":[],\"accounts\":[\"acme.1001\"],\"roots\":[\"61636d652e313030312f66696c65732f686f6d652fff\"]}

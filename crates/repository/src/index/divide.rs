@@ -9,7 +9,12 @@ use super::{Index, PackInfo, Record, SegmentInfo};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::layout::ObjectHash;
-use crate::segment::{Directory, LENT_COUNT_MAX, SIBLING_COUNT_MAX, SegmentWriter, Sibling};
+use crate::segment::{Directory, Ended, LENT_COUNT_MAX, SIBLING_COUNT_MAX, SegmentWriter, Sibling};
+
+/// Where there are many packs, a segment has up to so many records: 64 MiB.
+const MANY_RECORDS_MAX: usize = 1 << 21;
+/// And so many for each pack, if it may: five times as many bytes as the packs take.
+const RECORDS_PER_PACK: usize = 32;
 
 /// How an index is divided.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +24,21 @@ pub(super) struct Division {
     /// From so many records on those of metadata have a segment of their own. What is shorter is
     /// read whole, which is quicker than asking twice.
     pub(super) apart_from: usize,
+    /// Packs that the last segment names for the others at most: it is to stay short.
+    pub(super) lent_max: usize,
 }
 
 impl Division {
-    const USUAL: Self = Self {
-        records_max: RECORDS_MAX,
-        apart_from: 1 << 15,
-    };
+    /// Each part names all packs, so that many packs want large parts.
+    fn usual(packs: usize) -> Self {
+        Self {
+            records_max: packs
+                .saturating_mul(RECORDS_PER_PACK)
+                .clamp(RECORDS_MAX, MANY_RECORDS_MAX),
+            apart_from: 1 << 15,
+            lent_max: LENT_COUNT_MAX,
+        }
+    }
 }
 
 /// Packs of an index as a segment names them, with the records of some.
@@ -80,7 +93,8 @@ impl Domain {
         replaced: &[ObjectHash],
         entropy: &dyn Entropy,
     ) -> Result<Written, RepositoryError> {
-        self.write_divided(index, replaced, entropy, Division::USUAL)
+        let division = Division::usual(index.packs().len());
+        self.write_divided(index, replaced, entropy, division)
     }
 
     pub(super) fn write_divided(
@@ -106,13 +120,10 @@ impl Domain {
         let portion = if has_both && index.len() >= division.apart_from {
             let data = Portion::of(index, &is_data);
             let siblings = writing.write(index, &data, Last::default())?;
-            let is_short =
-                data.packs.len() <= LENT_COUNT_MAX && siblings.len() <= SIBLING_COUNT_MAX;
-            let lent = if is_short { data.packs } else { Vec::new() };
-            last.directory = is_short.then_some(Directory {
-                lent: lent.len(),
-                siblings,
-            });
+            let has_directory = siblings.len() <= SIBLING_COUNT_MAX;
+            let lends = has_directory && data.packs.len() <= division.lent_max;
+            let lent = if lends { data.packs } else { Vec::new() };
+            last.directory = has_directory.then(|| Directory::of(siblings, lent.len()));
             Portion::after(lent, index, &|kind| !is_data(kind))
         } else {
             Portion::of(index, &|_| true)
@@ -136,7 +147,7 @@ impl Writing<'_> {
         index: &Index,
         portion: &Portion<'_>,
         last: Last<'_>,
-    ) -> Result<Vec<Sibling>, RepositoryError> {
+    ) -> Result<Vec<Ended>, RepositoryError> {
         let mut siblings = Vec::new();
         let mut writer = self.begin(portion)?;
         let mut rows = 0;
@@ -163,15 +174,11 @@ impl Writing<'_> {
         SegmentWriter::new(self.domain.keyring(), &salt, packs).map_err(RepositoryError::Sealing)
     }
 
-    fn finish(
-        &mut self,
-        writer: SegmentWriter,
-        last: Last<'_>,
-    ) -> Result<Sibling, RepositoryError> {
+    fn finish(&mut self, writer: SegmentWriter, last: Last<'_>) -> Result<Ended, RepositoryError> {
         let siblings = last.directory.iter().flat_map(|one| &one.siblings);
         let leads = siblings.into_iter().any(is_large);
         let sealed = writer.finish(last.replaced, last.directory);
-        let (stored, own) = sealed.map_err(RepositoryError::Sealing)?;
+        let (stored, ended) = sealed.map_err(RepositoryError::Sealing)?;
         let (domain, kind) = (self.domain, ObjectKind::IndexSegment);
         domain
             .store()
@@ -180,10 +187,10 @@ impl Writing<'_> {
         self.written.bytes += stored.bytes.len() as u64;
         self.written.segments.push(SegmentInfo {
             hash: stored.hash,
-            records: own.records,
+            records: ended.sibling.records,
             leads,
         });
-        Ok(own)
+        Ok(ended)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -34,9 +35,9 @@ const PART_MANY: usize = 8;
 /// Finds chunks by reading parts of segments.
 pub(crate) struct RangedIndex {
     domain: Domain,
-    /// Those that are here whole come first.
+    /// Those that are here whole come first, then members of families.
     segments: Vec<Segment>,
-    /// What their directories name.
+    /// What directories name.
     families: Vec<Family>,
     /// The number of packs of all of them.
     packs: usize,
@@ -46,10 +47,10 @@ pub(crate) struct RangedIndex {
 
 /// Segments that divide the ids among them.
 struct Family {
-    /// The number of the segment that names their packs.
-    lender: usize,
-    /// In the order of their ids.
-    members: Vec<Segment>,
+    /// The number of the segment that names their packs, if one does.
+    lender: Option<usize>,
+    /// Their numbers, in the order of their ids.
+    members: Range<usize>,
 }
 
 struct Segment {
@@ -59,7 +60,9 @@ struct Segment {
     bytes: Option<Vec<u8>>,
     /// The ordinal here of its first pack.
     base: usize,
+    /// None when another one names them.
     packs: Vec<OnceLock<PackInfo>>,
+    pack_count: usize,
     pack_blocks: Vec<BlockPlace>,
     record_blocks: Vec<BlockPlace>,
     recent: Mutex<VecDeque<(usize, Arc<Vec<Record>>)>>,
@@ -112,52 +115,58 @@ impl RangedIndex {
         if opened.iter().any(|one| gone.contains(&one.hash)) {
             return Ok(None);
         }
-        opened.extend(others.into_iter().filter(|one| !gone.contains(&one.hash)));
         let is_there = |one: &Sibling| there.contains(&one.hash) && !gone.contains(&one.hash);
+        let mut segments: Vec<_> = opened.into_iter().map(Segment::of).collect();
         let mut families = Vec::new();
-        for (lender, directory) in directories.into_iter().enumerate() {
+        for (number, directory) in directories.into_iter().enumerate() {
             let directory = directory.unwrap_or_default();
-            match Family::new(domain, lender, &directory, &is_there) {
-                Some(family) => families.push(family),
-                None => return Ok(None),
+            let first = segments.len();
+            for sibling in directory.siblings.iter().filter(|one| is_there(one)) {
+                let Some(member) = Segment::named(domain, &directory, sibling) else {
+                    return Ok(None);
+                };
+                segments.push(member);
             }
+            families.push(Family {
+                lender: (directory.lent > 0).then_some(number),
+                members: first..segments.len(),
+            });
         }
-        Ok(Some(Self::of(domain, opened, families)))
-    }
-
-    fn of(domain: &Domain, opened: Vec<Opened>, families: Vec<Family>) -> Self {
+        let others = others.into_iter().filter(|one| !gone.contains(&one.hash));
+        segments.extend(others.map(Segment::of));
         let mut packs = 0;
-        let segments = opened.into_iter().map(|opened| {
-            let segment = Segment::new(opened, packs);
+        for segment in &mut segments {
+            segment.base = packs;
             packs += segment.packs.len();
-            segment
-        });
-        Self {
-            segments: segments.collect(),
+        }
+        Ok(Some(Self {
+            segments,
             families,
             packs,
             domain: domain.clone(),
             instead: OnceLock::new(),
-        }
+        }))
     }
 
     fn find_in_parts(&self, id: &ChunkId) -> Result<Option<Record>, ReadError> {
-        let (here, away) = self
-            .segments
-            .split_at(self.segments.partition_point(|one| one.bytes.is_some()));
+        let all = |range: Range<usize>| self.segments.get(range).unwrap_or_default();
+        let members = self.families.iter().map(|family| family.members.end);
+        let here = all(0..self.families.len());
+        let others = members.max().unwrap_or(0);
         for segment in here {
             if let Some(record) = segment.find(&self.domain, id)? {
                 return segment.in_all(&self.domain, record).map(Some);
             }
         }
         for family in &self.families {
-            if let Some(record) = family.find(&self.domain, id)?
-                && let Some(lender) = self.segments.get(family.lender)
-            {
-                return lender.in_all(&self.domain, record).map(Some);
+            let members = all(family.members.clone());
+            if let Some((member, record)) = find_in_family(members, &self.domain, id)? {
+                let lender = family.lender.and_then(|number| self.segments.get(number));
+                let owner = lender.unwrap_or(member);
+                return owner.in_all(&self.domain, record).map(Some);
             }
         }
-        for segment in away {
+        for segment in all(others..self.segments.len()) {
             if let Some(record) = segment.find(&self.domain, id)? {
                 return segment.in_all(&self.domain, record).map(Some);
             }
@@ -221,52 +230,50 @@ fn shifted(record: Record, base: usize, local: usize) -> Option<Record> {
     Some(record.in_pack(pack))
 }
 
-impl Family {
-    fn new(
-        domain: &Domain,
-        lender: usize,
-        directory: &Directory,
-        is_there: &dyn Fn(&Sibling) -> bool,
-    ) -> Option<Self> {
-        let siblings = directory.siblings.iter().filter(|one| is_there(one));
-        let members = siblings.map(|sibling| Segment::named(domain, sibling, directory.lent));
-        Some(Self {
-            lender,
-            members: members.collect::<Option<_>>()?,
-        })
-    }
-
-    /// Finds a record. Its ordinal counts within the packs of the lender.
-    fn find(&self, domain: &Domain, id: &ChunkId) -> Result<Option<Record>, ReadError> {
-        let prefix = prefix_of(id);
-        let begins = |member: &Segment| {
-            let first = member.record_blocks.first();
-            first.is_some_and(|first| first.first <= prefix)
-        };
-        let after = self.members.partition_point(begins);
-        for member in self.members.iter().take(after).rev() {
-            if let Some(record) = member.find(domain, id)? {
-                return Ok(Some(record));
-            }
-            let first = member.record_blocks.first();
-            if !first.is_some_and(|first| may_begin_before(first, &prefix)) {
-                break;
-            }
+/// Finds a record in one of those that divide the ids. Its ordinal counts within that.
+fn find_in_family<'s>(
+    members: &'s [Segment],
+    domain: &Domain,
+    id: &ChunkId,
+) -> Result<Option<(&'s Segment, Record)>, ReadError> {
+    let prefix = prefix_of(id);
+    let begins = |member: &Segment| {
+        let first = member.record_blocks.first();
+        first.is_some_and(|first| first.first <= prefix)
+    };
+    let after = members.partition_point(begins);
+    for member in members.iter().take(after).rev() {
+        if let Some(record) = member.find(domain, id)? {
+            return Ok(Some((member, record)));
         }
-        Ok(None)
+        let first = member.record_blocks.first();
+        if !first.is_some_and(|first| may_begin_before(first, &prefix)) {
+            break;
+        }
     }
+    Ok(None)
 }
 
 impl Segment {
-    fn new(opened: Opened, base: usize) -> Self {
-        let (pack_blocks, record_blocks) = opened.fences.places();
-        let packs = pack_blocks.iter().map(|block| block.rows).sum();
+    fn of(opened: Opened) -> Self {
+        let blocks = opened.fences.places();
+        Self::new(opened.hash, opened.cipher, blocks, opened.whole)
+    }
+
+    fn new(
+        hash: ObjectHash,
+        cipher: ObjectCipher,
+        (pack_blocks, record_blocks): (Vec<BlockPlace>, Vec<BlockPlace>),
+        bytes: Option<Vec<u8>>,
+    ) -> Self {
+        let pack_count = pack_blocks.iter().map(|block| block.rows).sum();
         Self {
-            hash: opened.hash,
-            cipher: opened.cipher,
-            bytes: opened.whole,
-            base,
-            packs: (0..packs).map(|_| OnceLock::new()).collect(),
+            hash,
+            cipher,
+            bytes,
+            base: 0,
+            packs: (0..pack_count).map(|_| OnceLock::new()).collect(),
+            pack_count,
             pack_blocks,
             record_blocks,
             recent: Mutex::default(),
@@ -275,21 +282,16 @@ impl Segment {
         }
     }
 
-    /// Makes of what a directory says a segment that knows only its records.
-    fn named(domain: &Domain, sibling: &Sibling, lent: usize) -> Option<Self> {
+    /// Makes a segment of what a directory says.
+    fn named(domain: &Domain, directory: &Directory, sibling: &Sibling) -> Option<Self> {
         let kind = ObjectKind::IndexSegment;
-        Some(Self {
-            hash: sibling.hash,
-            cipher: ObjectCipher::recall(domain.keyring(), kind, 0, &sibling.salt).ok()?,
-            bytes: None,
-            base: 0,
-            packs: (0..lent).map(|_| OnceLock::new()).collect(),
-            pack_blocks: Vec::new(),
-            record_blocks: sibling.places(),
-            recent: Mutex::default(),
-            fetched: AtomicUsize::new(0),
-            whole: OnceLock::new(),
-        })
+        let cipher = ObjectCipher::recall(domain.keyring(), kind, 0, &sibling.salt).ok()?;
+        let blocks = directory.places_of(sibling);
+        let mut segment = Self::new(sibling.hash, cipher, blocks, None);
+        if directory.lent > 0 {
+            segment.packs.clear();
+        }
+        Some(segment)
     }
 
     /// Finds a record. Its ordinal counts within this segment.
@@ -428,7 +430,7 @@ impl Segment {
             error => self.wrong(domain, Box::new(error)),
         })?;
         // Else its ordinals would count otherwise than those that were given out.
-        if index.packs().len() != self.packs.len() {
+        if index.packs().len() != self.pack_count {
             return Err(self.wrong(domain, "it names other packs than it should".into()));
         }
         self.keep(0, index.packs().to_vec());

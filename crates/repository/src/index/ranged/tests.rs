@@ -40,6 +40,7 @@ fn large_domain() -> (Domain, Arc<RecordingStore>) {
     let division = Division {
         records_max: 40_000,
         apart_from: usize::MAX,
+        lent_max: 0,
     };
     let (domain, store) = domain_of(&index, division);
     let whole = domain.load_index().unwrap();
@@ -51,7 +52,7 @@ fn large_domain() -> (Domain, Arc<RecordingStore>) {
 }
 
 /// The same with metadata, which has a segment of its own.
-fn family_domain() -> (Domain, Arc<RecordingStore>) {
+fn family_domain(lent_max: usize) -> (Domain, Arc<RecordingStore>) {
     let mut packs: Vec<_> = (0..200).map(pack).collect();
     for pack in packs.iter_mut().skip(100).take(2) {
         pack.kind = ObjectKind::MetadataPack;
@@ -63,6 +64,7 @@ fn family_domain() -> (Domain, Arc<RecordingStore>) {
     let division = Division {
         records_max: 40_000,
         apart_from: 0,
+        lent_max,
     };
     let (domain, store) = domain_of(&index, division);
     let whole = domain.load_index().unwrap();
@@ -108,8 +110,16 @@ fn few_chunks_are_found_with_few_requests() {
 
 #[test]
 fn a_directory_spares_all_but_one_block() {
-    let (domain, store) = family_domain();
-    let index = open(&domain, 0).unwrap();
+    let (domain, store) = family_domain(1000);
+    assert_asks_for((&domain, &store), 1);
+    // Of many packs the one is asked for, too.
+    let (domain, store) = family_domain(0);
+    assert_asks_for((&domain, &store), 2);
+}
+
+/// Makes sure that only so many parts are read to find a chunk of content.
+fn assert_asks_for((domain, store): (&Domain, &RecordingStore), parts: u64) {
+    let index = open(domain, 0).unwrap();
     // What is small is read whole: all of the metadata is known, and whom to ask for the rest.
     let opened = store.take_requests();
     assert_eq!((opened.lists, opened.ranges, opened.gets), (1, 0, 1));
@@ -118,12 +128,12 @@ fn a_directory_spares_all_but_one_block() {
     }
     assert_eq!(store.take_requests().ranges, 0);
     for number in [METADATA, COUNT / 2, COUNT - 1] {
-        let index = open(&domain, 0).unwrap();
+        let index = open(domain, 0).unwrap();
         store.take_requests();
         let record = index.find(&id(number)).unwrap().unwrap();
         assert!(Locate::pack(&index, record.pack).is_some());
         let asked = store.take_requests();
-        assert_eq!((asked.ranges, asked.gets), (1, 0), "{asked:?}");
+        assert_eq!((asked.ranges, asked.gets), (parts, 0), "{asked:?}");
     }
     // One block says that a chunk is not there, too.
     assert!(index.find(&id(COUNT)).unwrap().is_none());
@@ -143,12 +153,14 @@ fn parts_of_segments_answer_as_all_of_them() {
         "each long segment once, and all for the whole index"
     );
     assert!(asked.ranges < 150, "{asked:?}");
-    let (domain, store) = family_domain();
-    let index = open(&domain, 0).unwrap();
-    assert_answers_as_whole(&domain, &index);
-    let asked = store.take_requests();
-    assert_eq!(asked.gets, 1 + 2 + 4);
-    assert!(asked.ranges < 150, "{asked:?}");
+    for lent_max in [1000, 0] {
+        let (domain, store) = family_domain(lent_max);
+        let index = open(&domain, 0).unwrap();
+        assert_answers_as_whole(&domain, &index);
+        let asked = store.take_requests();
+        assert_eq!(asked.gets, 1 + 2 + 4);
+        assert!(asked.ranges < 150, "{asked:?}");
+    }
 }
 
 #[test]
@@ -167,6 +179,7 @@ fn ids_that_begin_as_a_block_does_are_found_before_it() {
     let division = Division {
         records_max: 5_000,
         apart_from: 0,
+        lent_max: 1,
     };
     let (domain, _) = domain_of(&index, division);
     let index = open(&domain, 0).unwrap();
@@ -184,7 +197,7 @@ fn ids_that_begin_as_a_block_does_are_found_before_it() {
 #[test]
 fn a_segment_that_was_replaced_or_is_damaged_is_done_without() {
     for damage in [None, Some(&b"no segment"[..])] {
-        let (domain, _) = family_domain();
+        let (domain, _) = family_domain(1000);
         let index = open(&domain, 0).unwrap();
         let before = domain.load_index().unwrap();
         let largest = before.segments.iter().max_by_key(|one| one.records);
@@ -214,7 +227,7 @@ fn a_segment_that_was_replaced_or_is_damaged_is_done_without() {
 
 #[test]
 fn no_pack_counts_as_known_when_a_part_of_a_divided_index_is_damaged() {
-    let (domain, _) = family_domain();
+    let (domain, _) = family_domain(1000);
     let whole = domain.load_index().unwrap();
     assert!((0..200).all(|number| whole.has_all_of(&pack(number).hash)));
     let mut data = whole.segments.iter().filter(|one| one.records > 1000);
