@@ -22,7 +22,8 @@ use common::{GRACE_SECS, LEASE_SECS, World, noise, path};
 use edge::{ObjectName, ObjectStore, Silent};
 use model::{DestinationName, SnapshotId};
 use repository::{
-    BackupOptions, CheckDepth, Domain, PruneOptions, Repack, Replica, RepositoryError, back_up,
+    BackupOptions, CheckDepth, Damage, Domain, PruneOptions, Repack, Replica, RepositoryError,
+    back_up,
 };
 use testkit::{Fault, FaultyStore, MemoryStore, TreeSource};
 
@@ -107,7 +108,7 @@ impl Ground {
                 leave_moved(&world, &store);
             }
         }
-        for number in 0..2 {
+        for number in 0..5 {
             base.add_file(&format!("more{number}"), noise(60 + number, 500));
             all.add_file(&format!("more{number}"), noise(60 + number, 500));
             world.run_well(&store, &base);
@@ -185,7 +186,10 @@ impl Ground {
         let (store, ends, _) = self.play(case);
         let when = format!("{case:?}, errors {:?}", ends.errors);
         let place: Arc<dyn ObjectStore> = store.clone();
-        self.assert_whole(&store, &ends, (!case.may_leave, &when));
+        let damage = self.assert_whole(&store, &ends, &when);
+        // Merged segments may name what goes meanwhile; nothing is lost by that.
+        let is_harmless = damage.iter().all(|one| one.error == "it is not there");
+        assert!(is_harmless || case.may_leave, "{when}: {damage:?}");
         // What was cut or given up is waited for no more, and decisions are due.
         let grace_secs = case.grace_secs;
         let later = 2 * LEASE_SECS + i64::from(grace_secs);
@@ -197,13 +201,16 @@ impl Ground {
         let next = back_up_as(&self.world, place.clone(), (FIRST, &self.sources[FIRST]));
         let next = next.unwrap_or_else(|e| panic!("{e}: {when}"));
         prune(&self.world, &place, grace_secs).unwrap_or_else(|e| panic!("{e}: {when}"));
-        self.assert_whole(&store, &ends, (true, &format!("later, {when}")));
+        // The run corrected the index.
+        let damage = self.assert_whole(&store, &ends, &format!("later, {when}"));
+        assert!(damage.is_empty(), "later, {when}: {damage:?}");
         self.world
             .assert_restores(&store, next, &self.sources[FIRST]);
         ends
     }
 
-    fn assert_whole(&self, store: &Arc<MemoryStore>, ends: &Ends, (is_clean, when): (bool, &str)) {
+    /// All that was stored restores; gives what the check finds.
+    fn assert_whole(&self, store: &Arc<MemoryStore>, ends: &Ends, when: &str) -> Vec<Damage> {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for (id, source) in self.kept.iter().chain(&ends.stored) {
                 self.world.assert_restores(store, *id, source);
@@ -212,7 +219,7 @@ impl Ground {
         assert!(result.is_ok(), "a snapshot is not whole, {when}");
         let view = self.world.view(store);
         let report = view.check(CheckDepth::Data, &Silent).unwrap();
-        assert!(report.is_sound() || !is_clean, "{when}: {report:?}");
+        report.damage
     }
 }
 
