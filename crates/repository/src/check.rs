@@ -6,15 +6,17 @@ mod names;
 mod packs;
 mod share;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use edge::{Event, Monitor, Phase, TreePath};
 use model::{ByteCount, SnapshotId};
 
+use crate::backup::{list_packs, lost_packs};
+use crate::condemned::PackName;
 use crate::content::Bytes;
 use crate::domain::check_config;
 use crate::error::{ReadError, RepositoryError, chain, is_loss};
-use crate::index::{Index, PackInfo, Prefix, prefix_of};
+use crate::index::{Doomed, Index, PackInfo, Prefix, prefix_of};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::TreeWalk;
@@ -28,6 +30,8 @@ use share::Record;
 
 /// Damage and affected files that are reported one by one.
 const REPORT_COUNT_MAX: usize = 1000;
+/// Times that the index is read again because it names packs that are gone.
+const ATTEMPTS: usize = 3;
 
 /// How thoroughly to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +111,11 @@ type DepthOf<'a> = dyn Fn(usize) -> CheckDepth + Sync + 'a;
 
 struct Check<'a> {
     view: &'a View,
+    /// Without what is in packs that are gone.
     index: &'a Index,
+    gone: Doomed,
+    /// All packs that are there, listed after the index was read.
+    stored: BTreeMap<PackName, u64>,
     report: CheckReport,
     /// Chunks that cannot be read.
     bad: HashSet<Prefix>,
@@ -125,10 +133,9 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<CheckReport, RepositoryError> {
         monitor.event(Event::Phase(Phase::Verifying));
-        let mut check = self.begin_check()?;
-        check.packs(&|_| depth, monitor, &mut |_| {})?;
-        check.snapshots(monitor)?;
-        check.finish()
+        self.checked(monitor, &mut |check| {
+            check.packs(&|_| depth, monitor, &mut |_| {})
+        })
     }
 
     /// Checks snapshots and trees, that all packs are there, and a share of the data: what was
@@ -143,36 +150,60 @@ impl View {
         monitor: &dyn Monitor,
     ) -> Result<CheckReport, RepositoryError> {
         monitor.event(Event::Phase(Phase::Verifying));
-        let mut check = self.begin_check()?;
-        let mut record = Record::read(share);
-        let chosen = record.choose(check.index.packs(), share.percent);
-        let is_time = || share.until.is_none_or(|until| share.clock.now() < until);
-        let depth = |ordinal: usize| {
-            if chosen.contains(&ordinal) && is_time() {
-                CheckDepth::Data
-            } else {
-                CheckDepth::Presence
-            }
-        };
-        let now = share.clock.now();
-        let done = check.packs(&depth, monitor, &mut |pack| record.note(pack, now));
-        record.write(share, check.index.packs());
-        done?;
-        check.snapshots(monitor)?;
-        check.finish()
+        self.checked(monitor, &mut |check| {
+            let mut record = Record::read(share);
+            let chosen = record.choose(check.index.packs(), share.percent);
+            let is_time = || share.until.is_none_or(|until| share.clock.now() < until);
+            let depth = |ordinal: usize| {
+                if chosen.contains(&ordinal) && is_time() {
+                    CheckDepth::Data
+                } else {
+                    CheckDepth::Presence
+                }
+            };
+            let now = share.clock.now();
+            let done = check.packs(&depth, monitor, &mut |pack| record.note(pack, now));
+            record.write(share, check.index.packs());
+            done
+        })
     }
 
-    fn begin_check(&self) -> Result<Check<'_>, RepositoryError> {
+    /// Lets `packs` look at the packs, then looks at all else.
+    fn checked(
+        &self,
+        monitor: &dyn Monitor,
+        packs: &mut dyn FnMut(&mut Check<'_>) -> Result<(), RepositoryError>,
+    ) -> Result<CheckReport, RepositoryError> {
+        let known = self.index()?;
+        let mut without: Option<Index> = None;
+        let mut gone = Doomed::new();
+        let mut attempts = 0;
+        let stored = loop {
+            let stored = list_packs(&self.domain)?;
+            let index = without.as_ref().unwrap_or(known);
+            let lost = lost_packs(&self.domain, index, &stored)?;
+            attempts += 1;
+            if lost.is_subset(&gone) || attempts > ATTEMPTS {
+                break stored;
+            }
+            gone.extend(lost);
+            without = Some(self.domain.load_index_without(&gone)?);
+        };
         let mut check = Check {
             view: self,
-            index: self.index()?,
+            index: without.as_ref().unwrap_or(known),
+            gone,
+            stored,
             report: CheckReport::default(),
             bad: HashSet::new(),
         };
         if let Some(RepositoryError::Damaged { object, source, .. }) = &check.index.damaged {
             check.report.damage(object.to_string(), chain(&**source));
         }
-        Ok(check)
+        packs(&mut check)?;
+        check.snapshots(monitor)?;
+        check.name_gone(monitor)?;
+        check.finish()
     }
 }
 
@@ -197,10 +228,13 @@ impl Check<'_> {
         read: &mut dyn FnMut(&PackInfo),
     ) -> Result<(), RepositoryError> {
         look_at_all(
-            (&self.view.domain, self.index),
+            (&self.view.domain, self.index, &self.stored),
             depth,
             monitor,
             &mut |pack, found| {
+                if self.gone.contains(&pack.hash) {
+                    return;
+                }
                 if found.read_bytes > 0 {
                     read(pack);
                 }
@@ -237,6 +271,38 @@ impl Check<'_> {
             self.snapshot(snapshot, &mut seen, monitor)?;
         }
         Ok(())
+    }
+
+    /// Names packs that the index names and that are gone, if anything that they held is lost. A run
+    /// that merged segments while a deletion was at work may have left the names of what nobody
+    /// needs, until the next run.
+    fn name_gone(&mut self, monitor: &dyn Monitor) -> Result<(), RepositoryError> {
+        if self.gone.is_empty() || !self.is_anything_lost(monitor)? {
+            return Ok(());
+        }
+        let packs = self.index.packs().iter();
+        for pack in packs.filter(|pack| self.gone.contains(&pack.hash)) {
+            let name = self.view.domain.name(pack.kind, &pack.hash);
+            self.report
+                .damage(name.to_string(), "it is not there".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Also looks at the snapshots in the trash, which may be brought back.
+    fn is_anything_lost(&mut self, monitor: &dyn Monitor) -> Result<bool, RepositoryError> {
+        if !self.report.is_sound() {
+            return Ok(true);
+        }
+        let list = self.view.domain.trash_list()?;
+        let mut seen = HashSet::new();
+        let before = std::mem::take(&mut self.report);
+        let looked = list
+            .trashed
+            .iter()
+            .try_for_each(|one| self.snapshot(&one.snapshot, &mut seen, monitor));
+        let found = std::mem::replace(&mut self.report, before);
+        looked.map(|()| !found.is_sound() || !list.unreadable.is_empty())
     }
 
     fn snapshot(

@@ -339,7 +339,8 @@ impl Judge<'_> {
             if touched && !(is_one_change && kind_of(name.as_str()) == "index segment") {
                 continue;
             }
-            if is_changed || is_missing {
+            // A pack that is gone is named if anything is lost with it.
+            if is_changed || (is_missing && !found.report.is_sound()) {
                 assert!(
                     named.contains(name.as_str()),
                     "{}: {name} is not named: {named:?}",

@@ -9,7 +9,8 @@ use edge::Monitor;
 use sealing::{ChunkNamer, ObjectCipher};
 
 use super::{CheckDepth, DepthOf};
-use crate::backup::{list_packs, read_pack};
+use crate::backup::read_pack;
+use crate::condemned::PackName;
 use crate::container::{Tail, open_tail};
 use crate::domain::{Domain, NameMismatch};
 use crate::error::{RepositoryError, chain, is_loss};
@@ -35,14 +36,14 @@ pub(super) struct Found {
     pub(super) lost: Vec<Prefix>,
 }
 
-/// Looks at all packs of the index; tells of each in the order of the index.
+/// Looks at all packs of the index but those that it knows to be gone; tells of each in the order of
+/// the index. What is stored was listed before.
 pub(super) fn look_at_all(
-    (domain, index): (&Domain, &Index),
+    (domain, index, stored): (&Domain, &Index, &BTreeMap<PackName, u64>),
     depth: &DepthOf<'_>,
     monitor: &dyn Monitor,
     each: &mut dyn FnMut(&PackInfo, Found),
 ) -> Result<(), RepositoryError> {
-    let stored = list_packs(domain)?;
     for part in parts(index)? {
         let mut records = Vec::new();
         index.each_record(&mut |_, record| {
@@ -57,6 +58,9 @@ pub(super) fn look_at_all(
             let from = records.partition_point(|record| ordinal(record.pack) < number);
             let to = records.partition_point(|record| ordinal(record.pack) <= number);
             let own = records.get(from..to).unwrap_or_default();
+            if index.is_doomed(&pack.hash) {
+                return Ok(Found::default());
+            }
             let size = stored.get(&(pack.hash, pack.kind)).copied();
             look_at(domain, pack, own, (size, depth(number)))
         };
