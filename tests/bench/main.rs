@@ -148,8 +148,6 @@ impl Rounds<'_> {
             self.work(bench, Work::Init, 0)?;
         }
         touch_free_memory();
-        // Everything is in the page cache before the first tool begins.
-        warm(&self.copy)?;
         for bench in &tools {
             let cost = self.work(bench, Work::Backup, 1)?;
             report.cost("first backup", bench.tool, cost);
@@ -225,6 +223,10 @@ impl Rounds<'_> {
 
     /// Lets a tool do a piece of work, with nothing left to write by others.
     fn work(&self, bench: &Bench, work: Work, number: usize) -> Result<Cost> {
+        if work == Work::Backup {
+            // borg drops from the page cache what it has read.
+            warm(&self.copy)?;
+        }
         self.settle()?;
         let mut cost = Cost::default();
         print!("  {} {work:?} … ", bench.tool.name());

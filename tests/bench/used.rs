@@ -79,7 +79,12 @@ impl Used {
 }
 
 fn empty(tree: &Path) -> Result<()> {
-    for path in files_of(tree)? {
+    let files = if tree.is_dir() {
+        files_of(tree)?
+    } else {
+        vec![tree.to_owned()]
+    };
+    for path in files {
         let emptied = File::options().write(true).truncate(true).open(&path);
         emptied.doing(|| format!("emptying {}", path.display()))?;
     }

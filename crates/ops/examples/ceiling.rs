@@ -1,9 +1,10 @@
 //! The least that the first backup of a tree can cost on this machine: `ceiling DIRECTORY OUTPUT`.
 //!
 //! On all cores files are read, hashed with BLAKE3, and what was not seen before is compressed with zstd-3 where that is
-//! worth it, sealed with XChaCha20-Poly1305, hashed again and written one after the other: what Backstay has to compute
-//! for the bytes that it stores, and nothing else. No boundaries are looked for, nothing is looked up, packed, indexed,
-//! or described; what is written here cannot be read back. `make bench` prints how much of this Backstay reaches.
+//! worth it, sealed with XChaCha20-Poly1305 and hashed again; beside that it is written, and made durable every 16 MiB:
+//! what Backstay has to do for the bytes that it stores, and nothing else. No boundaries are looked for, nothing is looked
+//! up, packed, indexed, or described; what is written here cannot be read back. `make bench` prints how much of this
+//! Backstay reaches.
 #![expect(
     clippy::print_stdout,
     reason = "this is a command that talks to people"
@@ -11,11 +12,12 @@
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -29,6 +31,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const LEVEL: i32 = 3;
 /// What is hashed, and compressed, at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// Longer files are read by several cores, each a part at a time.
+const PART_BYTES: u64 = 16 << 20;
+/// So much is made durable at once.
+const DURABLE_BYTES: usize = 16 << 20;
+/// Frames that wait to be written.
+const WAITING: usize = 32;
 /// So much of a frame says whether compressing the rest is worth it.
 const PROBE_BYTES: usize = 64 << 10;
 
@@ -37,43 +45,55 @@ fn main() -> Result<()> {
     let [directory, output] = arguments.as_slice() else {
         return Err("usage: ceiling DIRECTORY OUTPUT".into());
     };
-    fs::create_dir_all(output)?;
     let begun = Instant::now();
-    let mut files = Vec::new();
-    collect(Path::new(directory), &mut files)?;
+    let mut parts = Vec::new();
+    collect(Path::new(directory), &mut parts)?;
     let work = &Work {
-        files,
+        parts,
         next: AtomicUsize::new(0),
         seen: Mutex::default(),
     };
     let cores = thread::available_parallelism()?.get();
-    let stored: Vec<Result<u64>> = thread::scope(|scope| {
+    let bytes = thread::scope(|scope| {
+        let (sender, frames) = sync_channel(WAITING);
+        let writer = scope.spawn(move || write(Path::new(output), &frames));
         let lanes: Vec<_> = (0..cores)
-            .map(|lane| scope.spawn(move || Lane::new(output, lane)?.run(work)))
+            .map(|_| sender.clone())
+            .map(|sender| scope.spawn(move || Lane::new(sender)?.run(work)))
             .collect();
+        drop(sender);
         let failed = |_| Err("a thread failed".into());
-        lanes
-            .into_iter()
-            .map(|lane| lane.join().unwrap_or_else(failed))
-            .collect()
-    });
-    let bytes = stored.into_iter().sum::<Result<u64>>()?;
+        for lane in lanes {
+            lane.join().unwrap_or_else(failed)?;
+        }
+        writer.join().map_err(|_| "the writer failed")?
+    })?;
     let secs = begun.elapsed().as_secs_f64();
     println!(
-        "{} files, {bytes} bytes written in {secs:.2} s",
-        work.files.len()
+        "{} parts of files, {bytes} bytes written in {secs:.2} s",
+        work.parts.len()
     );
     Ok(())
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// A part of a file.
+struct Part {
+    path: PathBuf,
+    from: u64,
+}
+
+fn collect(directory: &Path, parts: &mut Vec<Part>) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            collect(&entry.path(), files)?;
+            collect(&entry.path(), parts)?;
         } else if kind.is_file() {
-            files.push(entry.path());
+            let parts_of = entry.metadata()?.len().div_ceil(PART_BYTES);
+            parts.extend((0..parts_of).map(|number| Part {
+                path: entry.path(),
+                from: number * PART_BYTES,
+            }));
         }
     }
     Ok(())
@@ -81,41 +101,56 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 /// What all lanes share.
 struct Work {
-    files: Vec<PathBuf>,
+    parts: Vec<Part>,
     next: AtomicUsize,
     seen: Mutex<HashSet<[u8; 32]>>,
 }
 
+fn write(output: &Path, frames: &Receiver<Vec<u8>>) -> Result<usize> {
+    let mut out = File::create(output)?;
+    let (mut written, mut durable) = (0, 0);
+    for frame in frames {
+        out.write_all(&frame)?;
+        written += frame.len();
+        if written - durable >= DURABLE_BYTES {
+            out.sync_data()?;
+            durable = written;
+        }
+    }
+    out.sync_all()?;
+    Ok(written)
+}
+
 /// What one core does.
 struct Lane {
-    out: File,
+    frames: SyncSender<Vec<u8>>,
     frame: Vec<u8>,
     packed: Vec<u8>,
     compressor: Compressor<'static>,
     cipher: XChaCha20Poly1305,
     number: u64,
-    stored: u64,
 }
 
 impl Lane {
-    fn new(output: &OsStr, lane: usize) -> Result<Self> {
+    fn new(frames: SyncSender<Vec<u8>>) -> Result<Self> {
         Ok(Self {
-            out: File::create(Path::new(output).join(lane.to_string()))?,
+            frames,
             frame: Vec::with_capacity(2 * PIECE_BYTES),
             packed: Vec::with_capacity(zstd::zstd_safe::compress_bound(2 * PIECE_BYTES)),
             compressor: Compressor::new(LEVEL)?,
             cipher: XChaCha20Poly1305::new(&[7; 32].into()),
             number: 0,
-            stored: 0,
         })
     }
 
-    fn run(mut self, work: &Work) -> Result<u64> {
+    fn run(mut self, work: &Work) -> Result<()> {
         let mut piece = vec![0; PIECE_BYTES];
-        while let Some(path) = work.files.get(work.next.fetch_add(1, Ordering::Relaxed)) {
-            let mut file = File::open(path)?;
-            loop {
-                let read = file.read(&mut piece)?;
+        while let Some(part) = work.parts.get(work.next.fetch_add(1, Ordering::Relaxed)) {
+            let file = File::open(&part.path)?;
+            let mut at = part.from;
+            while at < part.from + PART_BYTES {
+                let read = file.read_at(&mut piece, at)?;
+                at += read as u64;
                 let bytes = piece.get(..read).unwrap_or_default();
                 if bytes.is_empty() {
                     break;
@@ -135,12 +170,13 @@ impl Lane {
                 }
             }
         }
-        self.close_frame()?;
-        Ok(self.stored)
+        self.close_frame()
     }
 
     fn close_frame(&mut self) -> Result<()> {
         if self.is_worth_it()? {
+            let bound = zstd::zstd_safe::compress_bound(self.frame.len());
+            self.packed.reserve(bound);
             self.compressor
                 .compress_to_buffer(&self.frame, &mut self.packed)?;
             std::mem::swap(&mut self.frame, &mut self.packed);
@@ -153,9 +189,8 @@ impl Lane {
             .encrypt_in_place(&XNonce::from(nonce), b"", &mut self.frame)
             .map_err(|_| "sealing failed")?;
         std::hint::black_box(blake3::hash(&self.frame));
-        self.out.write_all(&self.frame)?;
-        self.stored += self.frame.len() as u64;
-        self.frame.clear();
+        let next = Vec::with_capacity(2 * PIECE_BYTES);
+        self.frames.send(std::mem::replace(&mut self.frame, next))?;
         self.packed.clear();
         Ok(())
     }
