@@ -187,7 +187,7 @@ impl View {
                 break stored;
             }
             gone.extend(lost);
-            without = Some(self.domain.load_index_without(&gone)?);
+            without = Some(self.domain.load_index_asking_packs(&gone, None)?);
         };
         let mut check = Check {
             view: self,

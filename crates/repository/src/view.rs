@@ -8,7 +8,7 @@ use sealing::{ObjectKind, Right};
 use crate::content::Node;
 use crate::domain::Domain;
 use crate::error::RepositoryError;
-use crate::index::{Followed, Index, Locate, RangedIndex};
+use crate::index::{Doomed, Followed, Index, Locate, RangedIndex};
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{TreeWalk, children};
@@ -40,7 +40,10 @@ impl View {
             whole: OnceLock::new(),
         };
         if view.ranged.is_none() {
-            view.keep(view.domain.load_index_asking_packs(Some(listed))?);
+            view.keep(
+                view.domain
+                    .load_index_asking_packs(&Doomed::new(), Some(listed))?,
+            );
         }
         Ok(view)
     }
@@ -63,7 +66,9 @@ impl View {
     pub(crate) fn index(&self) -> Result<&Index, RepositoryError> {
         match self.whole.get() {
             Some(index) => Ok(&index.index),
-            None => Ok(&self.keep(self.domain.load_index_asking_packs(None)?).index),
+            None => Ok(&self
+                .keep(self.domain.load_index_asking_packs(&Doomed::new(), None)?)
+                .index),
         }
     }
 

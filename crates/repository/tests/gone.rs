@@ -92,6 +92,24 @@ fn what_a_merged_segment_names_of_deleted_packs_is_no_damage() {
 }
 
 #[test]
+fn beside_a_damaged_segment_nothing_else_is_lost_with_packs_that_nobody_needs() {
+    let two = Two::new();
+    let place: Arc<dyn ObjectStore> = two.store.clone();
+    prune_with(&two.world, &place, 0, Some(Repack::default())).unwrap();
+    let mut now = two.store.objects().into_keys();
+    let segment = now.find(|name| name.as_str().contains("/i/")).unwrap();
+    for (name, bytes) in &two.segments {
+        two.store.put(name, bytes).unwrap();
+    }
+    two.store.put(&segment, b"no segment").unwrap();
+    let report = two.check(CheckDepth::Data);
+    assert_eq!(report.affected, 0, "{report:?}");
+    let named: Vec<_> = report.damage.iter().map(|one| &*one.object).collect();
+    assert!(named.contains(&segment.as_str()), "{named:?}");
+    two.world.assert_restores(&two.store, two.id, &two.source);
+}
+
+#[test]
 fn what_is_lost_with_a_pack_that_is_gone_is_damage() {
     let two = Two::new();
     let lost = two.lose_packs(true);

@@ -57,7 +57,7 @@ impl<I: Locate> Locate for Followed<I> {
         if names_it && newer.times < TIMES_MAX {
             newer.times += 1;
             // That it cannot be read helps nobody: then the pack is gone, which is told.
-            if let Ok(index) = self.domain.load_index_without(&newer.gone) {
+            if let Ok(index) = self.domain.load_index_asking_packs(&newer.gone, None) {
                 newer.index = Some(Arc::new(index));
             }
         }

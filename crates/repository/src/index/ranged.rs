@@ -12,7 +12,7 @@ use edge::{ByteRange, ObjectStore};
 use sealing::{ChunkId, ObjectCipher, ObjectKind};
 
 use super::stored::{Listed, Opened};
-use super::{Index, Locate, PackInfo, Record, prefix_of};
+use super::{Doomed, Index, Locate, PackInfo, Record, prefix_of};
 use crate::domain::Domain;
 use crate::error::{ReadError, RepositoryError, is_loss};
 use crate::layout::ObjectHash;
@@ -181,9 +181,11 @@ impl RangedIndex {
         id: &ChunkId,
         error: Option<ReadError>,
     ) -> Result<Option<Record>, ReadError> {
-        let instead = self
-            .instead
-            .get_or_init(|| self.domain.load_index_asking_packs(None).ok());
+        let instead = self.instead.get_or_init(|| {
+            self.domain
+                .load_index_asking_packs(&Doomed::new(), None)
+                .ok()
+        });
         let found = instead.as_ref().and_then(|index| index.find(id));
         match (found, error) {
             (None, Some(error)) => Err(error),

@@ -63,17 +63,26 @@ impl Domain {
     /// As [`Domain::load_index`], leaving out what is in packs that nobody should rely on.
     pub(crate) fn load_index_without(&self, doomed: &Doomed) -> Result<Index, RepositoryError> {
         // A segment that is gone between listing and reading was replaced: look again.
-        let begin = || Index::new(self.scratch().cloned()).leaving_out(doomed.clone());
-        self.load_into(&begin, None)
+        self.load_leaving_out(doomed, None)
     }
 
-    /// As [`Domain::load_index`], of segments that were listed just now, if they were. Where some
+    fn load_leaving_out(
+        &self,
+        doomed: &Doomed,
+        listed: Option<Listed>,
+    ) -> Result<Index, RepositoryError> {
+        let begin = || Index::new(self.scratch().cloned()).leaving_out(doomed.clone());
+        self.load_into(&begin, listed)
+    }
+
+    /// As [`Domain::load_index_without`], of segments that were listed just now, if they were. Where some
     /// are damaged, the packs themselves are asked.
     pub(crate) fn load_index_asking_packs(
         &self,
+        doomed: &Doomed,
         listed: Option<Listed>,
     ) -> Result<Index, RepositoryError> {
-        let mut index = self.load_into(&|| Index::new(self.scratch().cloned()), listed)?;
+        let mut index = self.load_leaving_out(doomed, listed)?;
         if index.damaged.is_some() {
             for ((hash, kind), size) in list_packs(self)? {
                 if !index.has_all_of(&hash)

@@ -82,7 +82,9 @@ fn open(domain: &Domain, whole_bytes: u64) -> Option<RangedIndex> {
 
 /// Asks for all chunks and some that are not there, here and in the whole index.
 fn assert_answers_as_whole(domain: &Domain, index: &RangedIndex) {
-    let whole = domain.load_index_asking_packs(None).unwrap();
+    let whole = domain
+        .load_index_asking_packs(&super::super::Doomed::new(), None)
+        .unwrap();
     for number in 0..COUNT + 1000 {
         let found = index.find(&id(number)).unwrap();
         let expected = whole.find(&id(number));
