@@ -5,7 +5,8 @@
 //! power cut. Nobody but Backstay writes below the root, so paths are used by name here.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,11 @@ use edge::{ByteRange, ObjectInfo, ObjectName, ObjectStore, StoreError, StoreFaul
 const TEMPORARY: &str = ".tmp-";
 /// Nothing is written for so long: a temporary file that is older was left behind by a cut.
 const TEMPORARY_SECS_MAX: u64 = 24 * 60 * 60;
+
+/// Objects of this size are packs of content, which is seldom read again. What is shorter stays in the page cache.
+const LARGE_BYTES_MIN: u64 = 8 << 20;
+/// Shorter pieces of them are read through it, too.
+const PIECE_BYTES_MIN: u64 = 1 << 20;
 
 /// Objects in a directory.
 #[derive(Debug)]
@@ -135,15 +141,16 @@ impl LocalStore {
 
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.pass(FileCall::Create(path))?;
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)?;
         self.pass(FileCall::Write(path, bytes))?;
-        file.write_all(bytes)?;
+        let file = reach(file, bytes.len() as u64);
+        file.write_all_at(bytes, 0)?;
         self.pass(FileCall::Sync(path))?;
-        file.sync_data()
+        file.file().sync_data()
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -246,21 +253,43 @@ impl ObjectStore for LocalStore {
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        let read = || {
+        let mut bytes = Vec::new();
+        self.get_into(name, bytes_max, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn get_into(
+        &self,
+        name: &ObjectName,
+        bytes_max: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut read = || {
             let file = self.open_file(&self.path(name))?;
             let size = file.metadata()?.len();
             if size > bytes_max {
                 let text = format!("{size} bytes, expected at most {bytes_max}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
-            read_exactly(file, size)
+            read_exactly((file, size), 0..size, buffer)
         };
         read().map_err(|error| self.error("reading", name.as_str(), &error))
     }
 
     fn get_range(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>, StoreError> {
-        let read = || {
-            let mut file = self.open_file(&self.path(name))?;
+        let mut bytes = Vec::new();
+        self.get_range_into(name, range, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn get_range_into(
+        &self,
+        name: &ObjectName,
+        range: ByteRange,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut read = || {
+            let file = self.open_file(&self.path(name))?;
             let size = file.metadata()?.len();
             let (offset, length) = match range {
                 ByteRange::At { offset, length } => (offset, length),
@@ -270,8 +299,8 @@ impl ObjectStore for LocalStore {
                 let text = format!("range at {offset} is outside of {size} bytes");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
-            file.seek(SeekFrom::Start(offset))?;
-            read_exactly(file, length.min(size - offset))
+            let end = offset + length.min(size - offset);
+            read_exactly((file, size), offset..end, buffer)
         };
         read().map_err(|error| self.error("reading", name.as_str(), &error))
     }
@@ -304,14 +333,32 @@ impl ObjectStore for LocalStore {
     }
 }
 
-fn read_exactly(file: File, length: u64) -> io::Result<Vec<u8>> {
-    let capacity = usize::try_from(length).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(capacity);
-    file.take(length).read_to_end(&mut bytes)?;
-    if bytes.len() != capacity {
+/// Large objects go past the page cache.
+fn reach(file: File, size: u64) -> direct::File<File> {
+    if size < LARGE_BYTES_MIN {
+        direct::File::ordinary(file)
+    } else {
+        direct::File::past_cache(file)
+    }
+}
+
+/// Reads a piece of an object, given with its size, in place of what a buffer holds.
+fn read_exactly(
+    (file, size): (File, u64),
+    piece: Range<u64>,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    let length = piece.end - piece.start;
+    let file = if length < PIECE_BYTES_MIN {
+        direct::File::ordinary(file)
+    } else {
+        reach(file, size)
+    };
+    file.read_at(piece, buffer)?;
+    if buffer.len() as u64 != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -149,12 +149,43 @@ pub trait ObjectStore: Send + Sync {
     /// `StoreError`; `Malformed` when it is longer than `bytes_max`.
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError>;
 
+    /// As [`Self::get`], in place of what a buffer holds. Whoever reads much saves fresh memory for each
+    /// object, if the store can use the buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`]; the buffer holds anything then.
+    fn get_into(
+        &self,
+        name: &ObjectName,
+        bytes_max: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        *buffer = self.get(name, bytes_max)?;
+        Ok(())
+    }
+
     /// Reads a part of an object.
     ///
     /// # Errors
     ///
     /// `StoreError`; a range that begins behind the end is `Malformed`.
     fn get_range(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>, StoreError>;
+
+    /// As [`Self::get_range`], in place of what a buffer holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get_range`]; the buffer holds anything then.
+    fn get_range_into(
+        &self,
+        name: &ObjectName,
+        range: ByteRange,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        *buffer = self.get_range(name, range)?;
+        Ok(())
+    }
 
     /// Tells an object's length, or `None` when there is none of that name.
     ///

@@ -37,6 +37,8 @@ pub(crate) struct ChunkReader<'a> {
     moved: Option<(Arc<Index>, Kept)>,
     /// Where frames are decompressed that are looked at once.
     buffer: Vec<u8>,
+    /// Where frames are fetched that are looked at once.
+    fetched: Vec<u8>,
 }
 
 /// What is kept of packs that were read from.
@@ -112,6 +114,7 @@ impl<'a> ChunkReader<'a> {
             kept: Kept::default(),
             moved: None,
             buffer: Vec::new(),
+            fetched: Vec::new(),
         }
     }
 
@@ -249,7 +252,9 @@ impl<'a> ChunkReader<'a> {
             offset: run.offset,
             length: run.length,
         };
-        let mut bytes = self.domain.store().get_range(&name, range)?;
+        let mut bytes = std::mem::take(&mut self.fetched);
+        let store = self.domain.store();
+        store.get_range_into(&name, range, &mut bytes)?;
         let mut buffer = std::mem::take(&mut self.buffer);
         for frame in &run.frames {
             let start = pack.frame_offset(*frame) - run.offset;
@@ -257,7 +262,7 @@ impl<'a> ChunkReader<'a> {
             let plain = self.open_within((pack, &cipher, *frame), sealed, &mut buffer);
             each(self, *frame, plain);
         }
-        self.buffer = buffer;
+        (self.buffer, self.fetched) = (buffer, bytes);
         Ok(())
     }
 

@@ -87,12 +87,13 @@ impl SlowReads {
     /// Waits for what went before, then counts what came.
     fn read(
         &self,
-        read: impl FnOnce() -> Result<Vec<u8>, StoreError>,
-    ) -> Result<Vec<u8>, StoreError> {
+        buffer: &mut Vec<u8>,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         rest(self.rate.take(0));
-        let bytes = read()?;
-        self.rate.take(bytes.len() as u64);
-        Ok(bytes)
+        read(buffer)?;
+        self.rate.take(buffer.len() as u64);
+        Ok(())
     }
 }
 
@@ -106,11 +107,37 @@ impl ObjectStore for SlowReads {
     }
 
     fn get(&self, name: &ObjectName, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.read(|| self.inner.get(name, bytes_max))
+        let mut bytes = Vec::new();
+        self.get_into(name, bytes_max, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn get_into(
+        &self,
+        name: &ObjectName,
+        bytes_max: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.read(buffer, |buffer| {
+            self.inner.get_into(name, bytes_max, buffer)
+        })
     }
 
     fn get_range(&self, name: &ObjectName, range: ByteRange) -> Result<Vec<u8>, StoreError> {
-        self.read(|| self.inner.get_range(name, range))
+        let mut bytes = Vec::new();
+        self.get_range_into(name, range, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn get_range_into(
+        &self,
+        name: &ObjectName,
+        range: ByteRange,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.read(buffer, |buffer| {
+            self.inner.get_range_into(name, range, buffer)
+        })
     }
 
     fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {

@@ -16,7 +16,7 @@ use crate::domain::{Domain, NameMismatch};
 use crate::error::{RepositoryError, chain, is_loss};
 use crate::index::{Index, PackInfo, Prefix, Record, prefix_of};
 use crate::layout::ObjectHash;
-use crate::pack::{FrameEntry, decode_trailer, decompress};
+use crate::pack::{FrameEntry, decode_trailer, decompress, decompress_into};
 
 /// The longest pack that is read whole.
 pub(crate) const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
@@ -25,6 +25,13 @@ const WORKERS_MAX: usize = 8;
 
 /// Records that are held in memory at once: 32 MiB.
 const RECORDS_AT_ONCE: usize = 1 << 20;
+
+/// Memory of one thread, used again for every pack.
+#[derive(Default)]
+struct Buffers {
+    stored: Vec<u8>,
+    plain: Vec<u8>,
+}
 
 /// What was found out about one pack.
 #[derive(Default)]
@@ -54,7 +61,7 @@ pub(super) fn look_at_all(
         })?;
         // Sorted by pack, so that each pack finds its own.
         records.sort_unstable_by_key(|record| record.pack);
-        let look = |number: usize, pack: &PackInfo| {
+        let look = |number: usize, pack: &PackInfo, buffers: &mut Buffers| {
             let from = records.partition_point(|record| ordinal(record.pack) < number);
             let to = records.partition_point(|record| ordinal(record.pack) <= number);
             let own = records.get(from..to).unwrap_or_default();
@@ -62,7 +69,7 @@ pub(super) fn look_at_all(
                 return Ok(Found::default());
             }
             let size = stored.get(&(pack.hash, pack.kind)).copied();
-            look_at(domain, pack, own, (size, depth(number)))
+            look_at((domain, pack, own), (size, depth(number)), buffers)
         };
         look_at_part((index.packs(), part), &look, monitor, each)?;
     }
@@ -97,7 +104,8 @@ fn parts(index: &Index) -> Result<Vec<Range<usize>>, RepositoryError> {
 }
 
 /// Looks at one pack, given by its ordinal.
-type Look<'a> = dyn Fn(usize, &PackInfo) -> Result<Found, RepositoryError> + Sync + 'a;
+type Look<'a> =
+    dyn Fn(usize, &PackInfo, &mut Buffers) -> Result<Found, RepositoryError> + Sync + 'a;
 
 fn look_at_part(
     (packs, part): (&[PackInfo], Range<usize>),
@@ -109,15 +117,20 @@ fn look_at_part(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let (sender, found) = sync_channel(WORKERS_MAX);
-        for _ in 0..cores.clamp(2, WORKERS_MAX) {
+        // More than cores, since some wait for the store.
+        for _ in 0..(cores + 1).min(WORKERS_MAX) {
             let (sender, next, is_over) = (sender.clone(), &next, &is_over);
             scope.spawn(move || {
+                let mut buffers = Buffers::default();
                 while !is_over.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(pack) = packs.get(..part.end).and_then(|part| part.get(number)) else {
                         return;
                     };
-                    if sender.send((number, look(number, pack))).is_err() {
+                    if sender
+                        .send((number, look(number, pack, &mut buffers)))
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -146,10 +159,9 @@ fn look_at_part(
 }
 
 fn look_at(
-    domain: &Domain,
-    pack: &PackInfo,
-    own: &[Record],
+    (domain, pack, own): (&Domain, &PackInfo, &[Record]),
     (size, depth): (Option<u64>, CheckDepth),
+    buffers: &mut Buffers,
 ) -> Result<Found, RepositoryError> {
     let all_lost = |error: String| Found {
         read_bytes: 0,
@@ -170,7 +182,7 @@ fn look_at(
             }
             Ok(all_lost("its trailer is damaged".to_owned()))
         }
-        (Some(_), CheckDepth::Data) => match data(domain, pack, own) {
+        (Some(_), CheckDepth::Data) => match data((domain, pack, own), buffers) {
             // Gone or cut since it was listed.
             Err(RepositoryError::Store(error)) if is_loss(&error) => Ok(all_lost(chain(&error))),
             found => found,
@@ -184,19 +196,24 @@ pub(crate) fn lost_of(
     pack: &PackInfo,
     own: &[Record],
 ) -> Result<Vec<Prefix>, RepositoryError> {
-    data(domain, pack, own).map(|found| found.lost)
+    let buffers = &mut Buffers::default();
+    data((domain, pack, own), buffers).map(|found| found.lost)
 }
 
 /// Reads a pack whole.
-fn data(domain: &Domain, pack: &PackInfo, own: &[Record]) -> Result<Found, RepositoryError> {
+fn data(
+    (domain, pack, own): (&Domain, &PackInfo, &[Record]),
+    Buffers { stored, plain }: &mut Buffers,
+) -> Result<Found, RepositoryError> {
     let name = domain.name(pack.kind, &pack.hash);
-    let bytes = domain.store().get(&name, PACK_BYTES_MAX)?;
+    domain.store().get_into(&name, PACK_BYTES_MAX, stored)?;
+    let bytes = stored;
     let mut found = Found {
         read_bytes: bytes.len() as u64,
         ..Found::default()
     };
-    if ObjectHash::of(&bytes) == pack.hash {
-        let good = good_chunks(domain, pack, &bytes);
+    if ObjectHash::of(bytes) == pack.hash {
+        let good = good_chunks(domain, pack, (bytes, plain));
         if good.len() < own.len() || !own.iter().all(|record| good.contains(&record.prefix)) {
             found.lost = own.iter().map(|record| record.prefix).collect();
             found.error = Some("its content is not what its names say".to_owned());
@@ -209,7 +226,7 @@ fn data(domain: &Domain, pack: &PackInfo, own: &[Record]) -> Result<Found, Repos
         let frame = record.frame();
         !*frames
             .entry(frame)
-            .or_insert_with(|| opens(domain, pack, frame, &bytes))
+            .or_insert_with(|| opens(domain, pack, frame, bytes))
     });
     found.lost = lost.map(|record| record.prefix).collect();
     found.error = Some(NameMismatch.to_string());
@@ -232,8 +249,12 @@ fn opens(domain: &Domain, pack: &PackInfo, frame: u16, bytes: &[u8]) -> bool {
     cipher.open_part(frame.into(), &mut sealed).is_ok() && decompress(*shape, sealed).is_ok()
 }
 
-/// Opens every frame of an undamaged pack; gives the chunks that are what their names say.
-fn good_chunks(domain: &Domain, pack: &PackInfo, bytes: &[u8]) -> HashSet<Prefix> {
+/// Opens every frame of an undamaged pack where it lies; gives the chunks that are what their names say.
+fn good_chunks(
+    domain: &Domain,
+    pack: &PackInfo,
+    (bytes, buffer): (&mut [u8], &mut Vec<u8>),
+) -> HashSet<Prefix> {
     let namer: ChunkNamer = domain.keyring().namer();
     let mut good = HashSet::new();
     let Ok(Tail::Trailer { cipher, trailer }) = open_tail(domain.keyring(), pack.kind, bytes)
@@ -244,15 +265,14 @@ fn good_chunks(domain: &Domain, pack: &PackInfo, bytes: &[u8]) -> HashSet<Prefix
     let mut start = sealing::HEADER_BYTES;
     for (number, frame) in (0_u32..).zip(&frames) {
         let end = start.saturating_add(usize::try_from(frame.shape.stored).unwrap_or(usize::MAX));
-        let mut sealed = bytes.get(start..end).unwrap_or_default().to_vec();
+        let sealed = bytes.get_mut(start..end).unwrap_or_default();
         start = end;
-        if cipher.open_part(number, &mut sealed).is_err() {
-            continue;
-        }
-        let Ok(plain) = decompress(frame.shape, sealed) else {
+        let Ok(packed) = cipher.open_part_within(number, sealed) else {
             continue;
         };
-        let mut rest = plain.as_slice();
+        let Ok(mut rest) = decompress_into(frame.shape, packed, buffer) else {
+            continue;
+        };
         for chunk in &frame.chunks {
             let length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
             let Some((piece, after)) = rest.split_at_checked(length) else {

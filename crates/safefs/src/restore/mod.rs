@@ -11,6 +11,7 @@ mod metadata;
 mod remove;
 mod sink;
 mod stage;
+mod write_out;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +31,7 @@ use metadata::Metadata;
 use sink::Sink;
 pub use stage::Links;
 use stage::Stage;
+use write_out::WriteOut;
 
 /// Whose files the restored ones become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,7 @@ pub struct RestoreTarget {
     directories: Mutex<HashMap<Vec<u8>, Arc<Directory>>>,
     unfinished: Mutex<Vec<(Entry, Arc<Directory>)>>,
     metadata: Arc<Metadata>,
+    write_out: Arc<WriteOut>,
     published: Vec<Published>,
     /// There may be something already: a restore of the same was cut.
     goes_on: bool,
@@ -183,6 +186,7 @@ impl RestoreTarget {
             directories: Mutex::default(),
             unfinished: Mutex::default(),
             metadata: Arc::new(Metadata::new(policy, users)),
+            write_out: Arc::default(),
             published: Vec::new(),
             goes_on: false,
         }
@@ -347,8 +351,8 @@ impl Target for RestoreTarget {
         let file = self
             .begin_file(entry, &parent, &name)
             .map_err(|error| failed("creating", &entry.path, error))?;
-        let metadata = Arc::clone(&self.metadata);
-        let sink = Sink::new(file, (parent, name), entry.clone(), metadata);
+        let shared = (Arc::clone(&self.metadata), Arc::clone(&self.write_out));
+        let sink = Sink::new(file, (parent, name), entry.clone(), shared);
         sink.make_room(room_bytes)
             .map_err(|error| failed("creating", &entry.path, error))?;
         Ok(Box::new(sink))

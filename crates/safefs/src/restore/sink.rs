@@ -5,23 +5,26 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use direct::File;
 use edge::{Entry, EntryKind, FileSink, TargetError};
 use rustix::fs::{AtFlags, FallocateFlags, fallocate, ftruncate, unlinkat};
-use rustix::io::{Errno, pwrite};
+use rustix::io::Errno;
 
 use super::failed;
 use super::metadata::Metadata;
+use super::write_out::WriteOut;
 use crate::directory::Directory;
 
-/// Files of at least this size get their blocks when they are begun.
-const ROOM_BYTES_MIN: u64 = 8 * 1024 * 1024;
+/// Files of at least this size get their blocks when they are begun, and go past the page cache.
+const LARGE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Writes one file; removes it again when it is dropped unfinished.
 pub(super) struct Sink {
-    file: OwnedFd,
+    file: File<OwnedFd>,
     place: (Arc<Directory>, Vec<u8>),
     entry: Entry,
     metadata: Arc<Metadata>,
+    write_out: Arc<WriteOut>,
     /// Where the last byte written so far ends.
     end: AtomicU64,
     is_finished: bool,
@@ -33,13 +36,19 @@ impl Sink {
         (file, end): (OwnedFd, u64),
         place: (Arc<Directory>, Vec<u8>),
         entry: Entry,
-        metadata: Arc<Metadata>,
+        (metadata, write_out): (Arc<Metadata>, Arc<WriteOut>),
     ) -> Self {
+        let file = if entry.size_bytes < LARGE_BYTES_MIN {
+            File::ordinary(file)
+        } else {
+            File::past_cache(file)
+        };
         Self {
             file,
             place,
             entry,
             metadata,
+            write_out,
             end: AtomicU64::new(end),
             is_finished: false,
         }
@@ -48,10 +57,10 @@ impl Sink {
     /// Reserves the blocks of a long file, whose parts come in any order: it lies in one piece
     /// then, and a disk that is too small says so at once.
     pub(super) fn make_room(&self, bytes: u64) -> io::Result<()> {
-        if bytes < ROOM_BYTES_MIN {
+        if bytes < LARGE_BYTES_MIN {
             return Ok(());
         }
-        match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+        match fallocate(self.file.file(), FallocateFlags::empty(), 0, bytes) {
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
             // Not every file system can.
             Ok(()) | Err(_) => Ok(()),
@@ -61,27 +70,20 @@ impl Sink {
     fn complete(&self) -> io::Result<()> {
         let end = self.end.load(Ordering::Relaxed);
         if self.entry.kind == EntryKind::File && end != self.entry.size_bytes {
-            ftruncate(&self.file, self.entry.size_bytes)?;
+            ftruncate(self.file.file(), self.entry.size_bytes)?;
         }
-        self.metadata.apply_to_descriptor(&self.file, &self.entry)
+        self.metadata
+            .apply_to_descriptor(self.file.file(), &self.entry)
     }
 }
 
 impl FileSink for Sink {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), TargetError> {
-        let mut rest = bytes;
-        let mut position = offset;
-        while !rest.is_empty() {
-            let written = match pwrite(&self.file, rest, position) {
-                Err(Errno::INTR) => continue,
-                Ok(0) => Err(io::Error::from(io::ErrorKind::WriteZero)),
-                written => written.map_err(io::Error::from),
-            };
-            let written = written.map_err(|error| failed("writing", &self.entry.path, error))?;
-            rest = rest.get(written..).unwrap_or_default();
-            position = position.saturating_add(u64::try_from(written).unwrap_or(0));
-        }
-        self.end.fetch_max(position, Ordering::Relaxed);
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| failed("writing", &self.entry.path, error))?;
+        let end = offset.saturating_add(bytes.len() as u64);
+        self.end.fetch_max(end, Ordering::Relaxed);
         Ok(())
     }
 
@@ -89,6 +91,10 @@ impl FileSink for Sink {
         self.complete()
             .map_err(|error| failed("finishing", &self.entry.path, error))?;
         self.is_finished = true;
+        // What went past the cache is on the disk.
+        let waiting = self.end.load(Ordering::Relaxed);
+        let waiting = Some(waiting).filter(|bytes| *bytes < LARGE_BYTES_MIN);
+        self.write_out.count(self.file.file(), waiting.unwrap_or(0));
         Ok(())
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Stage {
     stage_name: Vec<u8>,
     stage: Arc<Directory>,
     purpose: Purpose,
+    /// By this all is made durable. It is open from the beginning, so that it hears of each failure to write since.
+    durable: Arc<OwnedFd>,
     /// Held while this is under way, so that nobody else goes on with it.
     _lock: Option<OwnedFd>,
     is_removed: bool,
@@ -74,6 +76,7 @@ impl Stage {
             undo_name: format!(".backstay-undo-{undo_id}"),
         };
         let stage_name = format!("{STAGE_PREFIX}{stage_id}").into_bytes();
+        let durable = home.open().map_err(fail)?;
         let stage = make_private(&home, &stage_name).map_err(fail)?;
         Ok(Self {
             snapshot: snapshot.clone(),
@@ -82,6 +85,7 @@ impl Stage {
             stage_name,
             stage,
             purpose,
+            durable,
             _lock: None,
             is_removed: false,
         })
@@ -99,6 +103,7 @@ impl Stage {
         let path = TreePath::parse(real.as_os_str().as_bytes())
             .map_err(|error| fail(io::Error::other(error)))?;
         let home = Directory::absolute(&path, &Arc::new(Pool::default())).map_err(fail)?;
+        let durable = home.open().map_err(fail)?;
         let stage_name = format!("{STAGE_PREFIX}to").into_bytes();
         let inner = Inner::find_or_make(&home, &stage_name, of).map_err(fail)?;
         let stage = Self {
@@ -108,6 +113,7 @@ impl Stage {
             stage_name,
             stage: inner.stage,
             purpose: Purpose::Fill,
+            durable,
             _lock: Some(inner.lock),
             is_removed: false,
         };
@@ -177,11 +183,11 @@ impl Stage {
     /// Exchanges tree and destination; gives the name under which the previous tree is kept.
     fn replace(&self, name: &[u8], undo_name: &str) -> io::Result<Option<String>> {
         let (stage, home) = (self.stage.open()?, self.home.open()?);
-        syncfs(&stage)?;
+        syncfs(&self.durable)?;
         match status::of_name(&home, name) {
             Err(Errno::NOENT) => {
                 self.move_out(TREE, name)?;
-                syncfs(&home)?;
+                syncfs(&self.durable)?;
                 return Ok(None);
             }
             found => drop(found?),
@@ -200,7 +206,7 @@ impl Stage {
             }
             Err(error) => return Err(error.into()),
         };
-        syncfs(&home)?;
+        syncfs(&self.durable)?;
         Ok(Some(undo))
     }
 
@@ -229,12 +235,12 @@ impl Stage {
     fn fill(&self) -> io::Result<()> {
         let tree = self.stage.own_child(TREE)?;
         let held = tree.open()?;
-        syncfs(&held)?;
+        syncfs(&self.durable)?;
         write_own(&self.stage, PUBLISHING, b"")?;
         for name in Names::read(&held)? {
             move_between(&tree, &name, &self.home, &name)?;
         }
-        Ok(syncfs(self.home.open()?)?)
+        Ok(syncfs(&self.durable)?)
     }
 
     fn move_out(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
