@@ -411,7 +411,7 @@ impl Restore<'_> {
     /// Gives up one chunk of a file, and with it the file.
     fn give_up(&mut self, job: &Arc<Job>, error: String) {
         job.fail(error);
-        if job.count_down() {
+        if job.count_down(1) {
             self.job_done(&(Arc::clone(job), job.finish(self.target)));
         }
     }

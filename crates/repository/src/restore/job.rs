@@ -114,9 +114,9 @@ impl Job {
         matches!(&*state, State::Failed(_))
     }
 
-    /// Counts a chunk as written or given up; true when it was the last.
-    pub(super) fn count_down(&self) -> bool {
-        self.left.fetch_sub(1, Ordering::AcqRel) == 1
+    /// Counts chunks as written or given up; true when they were the last.
+    pub(super) fn count_down(&self, chunks: usize) -> bool {
+        self.left.fetch_sub(chunks, Ordering::AcqRel) == chunks
     }
 
     /// True when no byte of it had to be written.

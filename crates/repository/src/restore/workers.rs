@@ -1,6 +1,7 @@
 //! The threads that restore files, while the tree is walked on.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -147,7 +148,7 @@ impl Worker<'_> {
     }
 
     fn piece_done(&self, piece: Piece) {
-        if piece.job.count_down() {
+        if piece.job.count_down(1) {
             self.done(piece.job);
         }
     }
@@ -162,7 +163,7 @@ impl Worker<'_> {
             let told = Told::Missing(portion, kept);
             self.report.send(told).unwrap_or_default();
             for _ in 0..there {
-                if job.count_down() {
+                if job.count_down(1) {
                     self.done(Arc::clone(&job));
                 }
             }
@@ -179,15 +180,27 @@ impl Worker<'_> {
         let mut left = pieces.into_iter().peekable();
         let report = self.report.clone();
         let done = self.reader.look_at_run(&run, &mut |reader, frame, plain| {
-            while let Some(piece) = left.next_if(|piece| piece.record.frame() <= frame) {
-                write_piece(reader, &piece, plain.as_ref().copied(), target);
-                // At once: a frame may hold a thousand files, which are not all to be open.
-                if piece.job.count_down() {
-                    let result = piece.job.finish(target);
-                    let told = Told::Done((piece.job, result));
+            let plain = plain.as_ref().copied();
+            // At once: a frame may hold a thousand files, which are not all to be open.
+            let mut write = |span: Span| {
+                if span.write(plain.unwrap_or_default(), target) {
+                    let result = span.job.finish(target);
+                    let told = Told::Done((span.job, result));
                     report.send(told).unwrap_or_default();
                 }
+            };
+            let mut span: Option<Span> = None;
+            while let Some(piece) = left.next_if(|piece| piece.record.frame() <= frame) {
+                verify_piece(reader, &piece, plain);
+                match span.as_mut().filter(|span| span.is_followed_by(&piece)) {
+                    Some(span) => span.take(&piece),
+                    None => span
+                        .replace(Span::of(piece))
+                        .into_iter()
+                        .for_each(&mut write),
+                }
             }
+            span.into_iter().for_each(write);
         });
         let error = match done {
             Err(error) if is_place_lost(&error) => return self.place_lost(error),
@@ -288,20 +301,66 @@ pub(super) const fn is_place_lost(error: &ReadError) -> bool {
     }
 }
 
-fn write_piece(
-    reader: &ChunkReader<'_>,
-    piece: &Piece,
-    frame: Result<&[u8], &ReadError>,
-    target: &dyn Target,
-) {
+/// Fails the file of a chunk that is not what its name says.
+fn verify_piece(reader: &ChunkReader<'_>, piece: &Piece, frame: Result<&[u8], &ReadError>) {
     let chunk = match frame {
         Ok(frame) => reader
             .chunk(ChunkKind::Data, &piece.chunk.id, &piece.record, frame)
             .map_err(|error| chain(&error)),
         Err(error) => Err(chain(error)),
     };
-    match chunk {
-        Ok(bytes) => piece.job.write(piece.data_offset, bytes, target),
-        Err(error) => piece.job.fail(error),
+    if let Err(error) = chunk {
+        piece.job.fail(error);
     }
+}
+
+/// Chunks of one file that follow each other in a frame as they do in the file: they are written at once.
+struct Span {
+    job: Arc<Job>,
+    data_offset: u64,
+    /// Where they are in the plaintext of the frame.
+    bytes: Range<usize>,
+    chunks: usize,
+}
+
+impl Span {
+    fn of(piece: Piece) -> Self {
+        Self {
+            data_offset: piece.data_offset,
+            bytes: bytes_of(&piece),
+            chunks: 1,
+            job: piece.job,
+        }
+    }
+
+    fn is_followed_by(&self, piece: &Piece) -> bool {
+        let end = self.data_offset.checked_add(self.bytes.len() as u64);
+        Arc::ptr_eq(&self.job, &piece.job)
+            && end == Some(piece.data_offset)
+            && self.bytes.end == bytes_of(piece).start
+    }
+
+    fn take(&mut self, piece: &Piece) {
+        self.bytes.end = bytes_of(piece).end;
+        self.chunks += 1;
+    }
+
+    /// Writes the chunks, unless their file failed; true when they were its last.
+    fn write(&self, plain: &[u8], target: &dyn Target) -> bool {
+        if !self.job.has_failed() {
+            match plain.get(self.bytes.clone()) {
+                Some(bytes) => self.job.write(self.data_offset, bytes, target),
+                None => self
+                    .job
+                    .fail("its frame is shorter than it should be".to_owned()),
+            }
+        }
+        self.job.count_down(self.chunks)
+    }
+}
+
+fn bytes_of(piece: &Piece) -> Range<usize> {
+    let start = usize::try_from(piece.record.offset()).unwrap_or(usize::MAX);
+    let length = usize::try_from(piece.record.length()).unwrap_or(usize::MAX);
+    start..start.saturating_add(length)
 }
