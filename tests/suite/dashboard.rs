@@ -20,9 +20,10 @@ fn a_person_goes_from_first_run_to_restore_without_a_complaint_of_the_browser() 
     let [first, second] = hosts;
     let controller = Controller::install(first)?;
     let server = prepared(second)?;
-    // Long enough to be seen moving.
+    // Long enough to be seen moving: compressing it takes seconds, noise alone would be stored in less than one.
     server.host.sh(
-        "head -c 300000000 /dev/urandom > /home/acme/www/large; chown acme: /home/acme/www/large",
+        "head -c 750000000 /dev/urandom | base64 -w 0 > /home/acme/www/large; \
+         chown acme: /home/acme/www/large",
     )?;
     let address = controller.host.forward(controller::PORT, None)?;
 
