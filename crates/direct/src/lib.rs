@@ -148,7 +148,8 @@ fn write_direct(
         aligned.copy_from_slice(piece);
         match pwrite(file, aligned, offset + written as u64) {
             Err(Errno::INTR) => {}
-            Err(Errno::INVAL) => break,
+            // Nothing taken: the ordinary way says why.
+            Ok(0) | Err(Errno::INVAL) => break,
             here => written += here?,
         }
         if written % ALIGNED != 0 {
