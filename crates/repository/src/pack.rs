@@ -11,8 +11,8 @@ use crate::container::{PartsWriter, Stored};
 use crate::index::{FrameShape, PackInfo};
 use crate::wire::{FormatError, Put, Reader, Result};
 
-/// A pack is closed when it has reached this size.
-pub(crate) const PACK_BYTES: usize = 16 * 1024 * 1024;
+/// A pack is closed when it has reached this size (`docs/decisions/0006-packs-of-12-mib.md`).
+pub(crate) const PACK_BYTES: usize = 12 * 1024 * 1024;
 /// A data frame is closed before it exceeds this size.
 pub(crate) const DATA_FRAME_BYTES: usize = 1024 * 1024;
 /// A metadata frame is closed before it exceeds this size.

@@ -2,6 +2,7 @@
 
 use model::ByteCount;
 
+use crate::chunker::CHUNK_BYTES_MAX;
 use crate::pack::{DATA_FRAME_BYTES, PACK_BYTES};
 
 /// Levels that `auto` moves between.
@@ -135,9 +136,13 @@ impl Plan {
         Self {
             pack_bytes: fitting.min(paced).max(MIB),
             frame_bytes,
-            // One in work and one that waits, for each compressor.
-            frames_bytes_max: (memory / 8).min(2 * compressors * frame_bytes),
-            packs_bytes_max: memory / 2,
+            // One in work and one that waits, for each compressor; or the largest chunk, beside
+            // which the next one is read.
+            frames_bytes_max: (memory / 8)
+                .min((2 * compressors * frame_bytes).max(CHUNK_BYTES_MAX)),
+            // Of three packs, two are open, half a pack apart: so one and a half can be on the way
+            // while these grow.
+            packs_bytes_max: memory / 16 * 9,
             compressors,
             uploads: (memory / (32 * MIB)).clamp(1, 4),
         }
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn limits_shape_the_work() {
         let ordinary = plan(RunLimits::default(), 3, 4);
-        assert_eq!((ordinary.pack_bytes, ordinary.compressors), (16 * MIB, 4));
+        assert_eq!((ordinary.pack_bytes, ordinary.compressors), (12 * MIB, 4));
         assert_eq!((ordinary.frame_bytes, ordinary.uploads), (MIB, 2));
         assert_eq!(plan(RunLimits::default(), 7, 4).frame_bytes, 4 * MIB);
         assert_eq!(plan(RunLimits::default(), 9, 4).compressors, 4);
@@ -207,6 +212,6 @@ mod tests {
         };
         let slow = plan(slow, 3, 4);
         assert_eq!((slow.pack_bytes, slow.compressors), (2_000_000, 2));
-        assert_eq!(plan(memory(1), 3, 1).pack_bytes, 4 * MIB);
+        assert_eq!(plan(memory(1), 3, 1).pack_bytes, 3 * MIB);
     }
 }

@@ -36,7 +36,7 @@ pub struct Repack {
     /// condemned. When the work is cut before, the next time takes up the new packs that it finds:
     /// what is stored again is what was under way, one pack of each kind at most.
     pub turn_bytes: u64,
-    /// New packs have at most so many bytes, 16 MiB whatever is asked for.
+    /// New packs have at most so many bytes, 12 MiB whatever is asked for.
     pub pack_bytes: usize,
 }
 
