@@ -43,7 +43,6 @@ impl Naming {
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) directory: Arc<Directory>,
-    pub(crate) name: Vec<u8>,
     pub(crate) path: TreePath,
     pub(crate) naming: Arc<Naming>,
     pub(crate) users: Arc<Users>,
@@ -78,11 +77,21 @@ impl Place {
         self.naming.object(&self.path)
     }
 
+    /// The name in its directory: a root may be called otherwise in the snapshot.
+    fn name(&self) -> &[u8] {
+        let path = match self.path == self.naming.prefix {
+            true => &self.naming.real,
+            false => &self.path,
+        };
+        path.name().unwrap_or_default()
+    }
+
     fn open_checked(&self) -> Result<(OwnedFd, Status), SourceError> {
         let fail = |error: io::Error| failed("opening", &self.object(), error);
         let directory = self.directory.open().map_err(fail)?;
+        let name = self.name();
         for _ in 0..OPEN_TRIES {
-            let seen = status::of_name(&directory, &self.name).map_err(|e| fail(e.into()))?;
+            let seen = status::of_name(&directory, name).map_err(|e| fail(e.into()))?;
             if seen.file_type() != FileType::RegularFile {
                 return Err(changed("opening", &self.object(), "it is no longer a file"));
             }
@@ -93,7 +102,7 @@ impl Place {
                     "something is mounted on it",
                 ));
             }
-            let descriptor = match open_without_trace(&directory, &self.name, OFlags::empty()) {
+            let descriptor = match open_without_trace(&directory, name, OFlags::empty()) {
                 // A link took its place; look again.
                 Err(Errno::LOOP) => continue,
                 opened => opened.map_err(|e| fail(e.into()))?,
