@@ -177,18 +177,20 @@ impl Chunker {
             last.iter().fold(0, |hash, byte| self.roll(hash, *byte))
         };
         let (mut at_a, mut at_b, mut at_c, mut at_d) = (hash, after(a), after(b), after(c));
-        let mut is_below = false;
+        // The least hash of each strip costs fewer instructions than a comparison of each hash.
+        let [mut least_a, mut least_b, mut least_c, mut least_d] = [u64::MAX; 4];
         for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
             at_a = self.roll(at_a, *a);
             at_b = self.roll(at_b, *b);
             at_c = self.roll(at_c, *c);
             at_d = self.roll(at_d, *d);
-            is_below |= at_a < border;
-            is_below |= at_b < border;
-            is_below |= at_c < border;
-            is_below |= at_d < border;
+            least_a = least_a.min(at_a);
+            least_b = least_b.min(at_b);
+            least_c = least_c.min(at_c);
+            least_d = least_d.min(at_d);
         }
-        (!is_below).then_some(at_d)
+        let least = least_a.min(least_b).min(least_c.min(least_d));
+        (least >= border).then_some(at_d)
     }
 
     fn roll(&self, hash: u64, byte: u8) -> u64 {
