@@ -8,6 +8,7 @@ mod copy;
 mod held;
 mod indexer;
 mod local;
+mod naming;
 mod parent;
 mod pipeline;
 mod publish;
@@ -29,6 +30,7 @@ use crate::tuning::Tuning;
 use ahead::Ahead;
 use copy::Copy;
 pub(crate) use copy::{list_packs, lost_packs, read_pack, read_trailer};
+use naming::Naming;
 use parent::Parent;
 use pipeline::Pipeline;
 use publish::Publication;
@@ -244,7 +246,8 @@ fn store(
         };
         let pipeline = Pipeline::start(scope, copies, options);
         let keyring = first.domain.keyring();
-        let mut session = Session::new(copies, keyring, *options, pipeline);
+        let naming = Naming::start(scope, keyring.namer());
+        let mut session = Session::new(copies, keyring, *options, (pipeline, naming));
         session.begin(origin, parents);
         session.walk(Ahead::start(scope, source));
         session.finish()

@@ -417,3 +417,40 @@ fn a_run_is_cancelled_in_the_middle_of_a_large_file() {
     let id = world.run_well(&store, &source);
     world.assert_restores(&store, id, &source);
 }
+
+/// Chunks of long content are named by a thread of their own, those of a stream are not.
+#[test]
+fn long_content_is_cut_and_named_as_a_stream_of_it() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let mut source = TreeSource::default();
+    let rows = noise(4, 21_000_000);
+    source.add(FileSpec::stream(path("db.sql"), rows.clone()));
+    world.run_well(&store, &source);
+    let before = store.total_bytes();
+    for (name, length) in [("a.sql", 21_000_000), ("b.log", 5_000_001)] {
+        source.add_file(name, &rows[..length]);
+    }
+    let id = world.run_well(&store, &source);
+    // Pages, and the chunk in which the shorter one ends.
+    assert!(store.total_bytes() - before < 300_000);
+    world.assert_restores(&store, id, &source);
+}
+
+#[test]
+fn what_fails_in_the_middle_of_long_content_spoils_nothing_else() {
+    let world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let mut healthy = TreeSource::default();
+    healthy.add_file("b.bin", noise(2, 9_000_000));
+    healthy.add_file("d.sql", noise(4, 6_000_000));
+    let mut source = healthy.clone();
+    for (number, name) in [(1, "a.sql"), (3, "c.bin")] {
+        let mut spec = FileSpec::file(path(name), noise(number, 8_000_000));
+        spec.read_error_after = Some(5_700_000);
+        source.add(spec);
+    }
+    let report = world.run_one(&store, &source, &RecordingMonitor::default());
+    assert_eq!(report.counts.failed, 2);
+    world.assert_restores(&store, snapshot_of(&report, 0), &healthy);
+}

@@ -10,6 +10,7 @@ use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 use super::ahead::Ahead;
 use super::copy::Copy;
 use super::local::{KeptPages, PageKeeper};
+use super::naming::Naming;
 use super::parent::{Former, Parent};
 use super::pipeline::{FrameJob, Lane, NewPack, Pipeline, Side};
 use super::reread::Reread;
@@ -71,6 +72,7 @@ struct Storing<'scope, 'env> {
 pub(super) struct Session<'scope, 'env> {
     options: BackupOptions<'env>,
     storing: Storing<'scope, 'env>,
+    naming: Naming,
     origin: Origin,
     /// What unchanged entries are taken from, the latest first.
     parents: Vec<Parent<'env>>,
@@ -90,7 +92,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
         copies: &'env [Copy],
         keyring: &Keyring,
         options: BackupOptions<'env>,
-        pipeline: Pipeline<'scope>,
+        (pipeline, naming): (Pipeline<'scope>, Naming),
     ) -> Self {
         let started_at = options.clock.now();
         let scratch = copies.first().and_then(|copy| copy.domain.scratch());
@@ -115,6 +117,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 },
                 unsafe_bytes: 0,
             },
+            naming,
             origin: Origin {
                 started_at,
                 parent: None,
@@ -371,8 +374,18 @@ impl Storing<'_, '_> {
 
     /// Names a chunk and stores it where it is lacking.
     fn chunk(&mut self, kind: ChunkKind, side: Side, bytes: &[u8]) -> Result<ChunkRef, Stopped> {
-        self.pipeline.flow.keep_cpu_share();
         let id = self.namer.name(kind, bytes);
+        self.named(kind, side, (id, bytes))
+    }
+
+    /// Stores a chunk that has its name, where it is lacking.
+    fn named(
+        &mut self,
+        kind: ChunkKind,
+        side: Side,
+        (id, bytes): (ChunkId, &[u8]),
+    ) -> Result<ChunkRef, Stopped> {
+        self.pipeline.flow.keep_cpu_share();
         let length = u32::try_from(bytes.len()).map_err(|_| Stopped)?;
         if let Some(local) = &mut self.local {
             local.push(kind, &id, bytes);

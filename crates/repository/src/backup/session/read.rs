@@ -6,10 +6,11 @@ use edge::{ContentEnd, Entry, EntryKind, Opener};
 use model::{ByteCount, ErrorClass};
 use sealing::ChunkKind;
 
+use super::super::naming::{Cut, Piece};
 use super::super::pipeline::Side;
 use super::{Fresh, Session, Stopped};
 use crate::chunker::{Class, Scan};
-use crate::content::{Bytes, Content, INLINE_BYTES_MAX, Node, check_extents};
+use crate::content::{Bytes, ChunkRef, Content, INLINE_BYTES_MAX, Node, check_extents};
 use crate::error::chain;
 
 /// What is read at a time: it is still near the processor when it is cut and named, and a file that
@@ -17,6 +18,11 @@ use crate::error::chain;
 const STEP_BYTES: usize = 256 * 1024;
 /// What a buffer holds at first.
 const WINDOW_BYTES: usize = 1024 * 1024;
+/// From this size on another thread names the chunks, of classes whose chunks are not so long that
+/// windows of them would take much memory.
+const LONG_BYTES: u64 = 4 * WINDOW_BYTES as u64;
+/// Windows that are with that thread while the next one is read and cut.
+const WINDOWS_AHEAD: usize = 1;
 /// How often a file that changes while it is read is opened.
 const ATTEMPTS_MAX: usize = 3;
 
@@ -124,81 +130,160 @@ impl Session<'_, '_> {
     /// Reads content to its end, cutting and storing it.
     fn cut(&mut self, entry: &Entry, source: &mut dyn edge::Content) -> Result<Fresh, ReadFailure> {
         let extents = source.extents();
-        let mut class = Class::of(entry);
-        let mut window = Window::take(std::mem::take(&mut self.buffer));
-        let mut list = Vec::new();
-        let mut data_bytes = 0_u64;
-        let mut scan = Scan::default();
-        let result = loop {
-            if self.options.monitor.is_cancelled() {
-                self.walked.is_cancelled = true;
-                break Err(ReadFailure::Stopped);
-            }
-            let bytes = window.bytes();
-            if window.is_at_end && bytes.is_empty() {
-                break Ok(None);
-            }
-            // After the last chunk it would come too soon: a checkpoint has the files that are whole.
-            if let Err(stopped) = self.look_up() {
-                break Err(stopped.into());
-            }
-            let longest = class.chunk_bytes_max();
-            if class == Class::Whole && bytes.len() > longest {
-                class = Class::General;
-                continue;
-            }
-            if list.is_empty() && window.is_at_end && bytes.len() <= INLINE_BYTES_MAX {
-                data_bytes = bytes.len() as u64;
-                break Ok(Some(bytes.to_vec()));
-            }
-            let cut = match class {
-                Class::Whole => window.is_at_end.then_some(bytes.len()),
-                _ => self
-                    .storing
-                    .chunker
-                    .cut(class, bytes, window.is_at_end, &mut scan),
-            };
-            let Some(length) = cut else {
-                match window.fill(source) {
-                    Ok(()) => continue,
-                    Err(error) => break Err(ReadFailure::of(entry, &error)),
-                }
-            };
-            scan = Scan::default();
-            let piece = bytes.get(..length).unwrap_or_default();
-            let is_all = list.is_empty() && window.is_at_end && length == bytes.len();
-            let side = if is_all {
-                Side::First
-            } else {
-                self.storing.coins.toss()
-            };
-            match self.storing.chunk(ChunkKind::Data, side, piece) {
-                Ok(chunk) => list.push(chunk),
-                Err(stopped) => break Err(stopped.into()),
-            }
-            data_bytes += length as u64;
-            window.consume(length);
+        let mut cutting = Cutting {
+            class: Class::of(entry),
+            window: Window::take(std::mem::take(&mut self.buffer)),
+            list: Vec::new(),
+            chunks: 0,
+            data_bytes: 0,
+            is_long: false,
         };
-        self.buffer = window.buffer;
+        cutting.is_long =
+            matches!(cutting.class, Class::General | Class::Dump) && entry.size_bytes >= LONG_BYTES;
+        let inline = self.cut_all(entry, source, &mut cutting);
+        let result = inline.and_then(|inline| {
+            self.hand_on(&mut cutting)?;
+            self.take_back(&mut cutting, 0)?;
+            Ok(inline)
+        });
+        while self.naming.under_way() > 0 {
+            // What belongs to nothing any more.
+            drop(self.naming.take());
+        }
+        self.buffer = cutting.window.buffer;
         let bytes = match result? {
             Some(inline) => Bytes::Inline(inline),
-            None if list.is_empty() => Bytes::Nothing,
-            None => self.storing.content_of(list)?,
+            None if cutting.list.is_empty() => Bytes::Nothing,
+            None => self.storing.content_of(cutting.list)?,
         };
         Ok(Fresh {
             content: Content {
-                class,
+                class: cutting.class,
                 bytes,
                 extents,
             },
-            data_bytes,
+            data_bytes: cutting.data_bytes,
         })
     }
+
+    /// Cuts content to its end; gives it if it is to be kept in its entry.
+    fn cut_all(
+        &mut self,
+        entry: &Entry,
+        source: &mut dyn edge::Content,
+        cutting: &mut Cutting,
+    ) -> Result<Option<Vec<u8>>, ReadFailure> {
+        let mut scan = Scan::default();
+        loop {
+            if self.options.monitor.is_cancelled() {
+                self.walked.is_cancelled = true;
+                return Err(ReadFailure::Stopped);
+            }
+            let window = &cutting.window;
+            let bytes = window.bytes();
+            if window.is_at_end && bytes.is_empty() {
+                return Ok(None);
+            }
+            // After the last chunk it would come too soon: a checkpoint has the files that are whole.
+            self.look_up()?;
+            let longest = cutting.class.chunk_bytes_max();
+            if cutting.class == Class::Whole && bytes.len() > longest {
+                cutting.class = Class::General;
+                continue;
+            }
+            if cutting.chunks == 0 && window.is_at_end && bytes.len() <= INLINE_BYTES_MAX {
+                cutting.data_bytes = bytes.len() as u64;
+                return Ok(Some(bytes.to_vec()));
+            }
+            let cut = match cutting.class {
+                Class::Whole => window.is_at_end.then_some(bytes.len()),
+                class => {
+                    let chunker = &self.storing.chunker;
+                    chunker.cut(class, bytes, window.is_at_end, &mut scan)
+                }
+            };
+            if let Some(length) = cut {
+                scan = Scan::default();
+                self.piece(cutting, length)?;
+                continue;
+            }
+            if cutting.window.is_full() {
+                self.hand_on(cutting)?;
+            }
+            let filled = cutting.window.fill(source);
+            filled.map_err(|error| ReadFailure::of(entry, &error))?;
+        }
+    }
+
+    /// Takes the next chunk from the window.
+    fn piece(&mut self, cutting: &mut Cutting, length: usize) -> Result<(), Stopped> {
+        let window = &mut cutting.window;
+        let is_all = cutting.chunks == 0 && window.is_at_end && length == window.bytes().len();
+        let side = if is_all {
+            Side::First
+        } else {
+            self.storing.coins.toss()
+        };
+        let place = window.start..window.start + length;
+        if cutting.is_long {
+            window.pieces.push(Piece { place, side });
+        } else {
+            let bytes = window.buffer.get(place).unwrap_or_default();
+            let chunk = self.storing.chunk(ChunkKind::Data, side, bytes)?;
+            cutting.list.push(chunk);
+        }
+        window.consume(length);
+        cutting.chunks += 1;
+        cutting.data_bytes += length as u64;
+        Ok(())
+    }
+
+    /// Hands on what was cut and has no names yet, and stores what has got them meanwhile.
+    fn hand_on(&mut self, cutting: &mut Cutting) -> Result<(), Stopped> {
+        if cutting.window.pieces.is_empty() {
+            return Ok(());
+        }
+        let cut = cutting.window.take_cut(self.naming.spare());
+        if !self.naming.give(cut) {
+            return Err(Stopped);
+        }
+        self.take_back(cutting, WINDOWS_AHEAD)
+    }
+
+    /// Stores chunks that have got their names, until so many windows are left.
+    fn take_back(&mut self, cutting: &mut Cutting, left: usize) -> Result<(), Stopped> {
+        while self.naming.under_way() > left {
+            let cut = self.naming.take().ok_or(Stopped)?;
+            for (piece, id) in cut.pieces.iter().zip(&cut.ids) {
+                let bytes = cut.bytes.get(piece.place.clone()).unwrap_or_default();
+                let chunk = self
+                    .storing
+                    .named(ChunkKind::Data, piece.side, (*id, bytes))?;
+                cutting.list.push(chunk);
+            }
+            self.naming.give_back(cut.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// How far one content is.
+struct Cutting {
+    class: Class,
+    window: Window,
+    list: Vec<ChunkRef>,
+    /// Chunks that were cut; some may not be in the list yet.
+    chunks: u64,
+    data_bytes: u64,
+    /// Its chunks are named by another thread.
+    is_long: bool,
 }
 
 /// The part of a content that is in memory.
 struct Window {
     buffer: Vec<u8>,
+    /// Chunks before `start` that have no names yet.
+    pieces: Vec<Piece>,
     start: usize,
     end: usize,
     is_at_end: bool,
@@ -208,6 +293,7 @@ impl Window {
     const fn take(buffer: Vec<u8>) -> Self {
         Self {
             buffer,
+            pieces: Vec::new(),
             start: 0,
             end: 0,
             is_at_end: false,
@@ -222,9 +308,32 @@ impl Window {
         self.start += length;
     }
 
+    /// True when what was cut must leave before more is read.
+    const fn is_full(&self) -> bool {
+        self.buffer.len() - self.end < STEP_BYTES
+    }
+
+    /// Gives away what was cut; what follows goes on in another buffer.
+    fn take_cut(&mut self, mut buffer: Vec<u8>) -> Cut {
+        let rest = self.buffer.get(self.start..self.end).unwrap_or_default();
+        let room = (rest.len() + STEP_BYTES).max(WINDOW_BYTES);
+        if buffer.len() < room {
+            buffer.resize(room.next_multiple_of(WINDOW_BYTES), 0);
+        }
+        if let Some(begin) = buffer.get_mut(..rest.len()) {
+            begin.copy_from_slice(rest);
+        }
+        (self.start, self.end) = (0, rest.len());
+        Cut {
+            bytes: std::mem::replace(&mut self.buffer, buffer),
+            pieces: std::mem::take(&mut self.pieces),
+            ids: Vec::new(),
+        }
+    }
+
     /// Reads until there is a step more, or the end.
     fn fill(&mut self, source: &mut dyn edge::Content) -> io::Result<()> {
-        if self.buffer.len() - self.end < STEP_BYTES {
+        if self.is_full() {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
