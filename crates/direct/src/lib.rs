@@ -7,6 +7,8 @@
 //! the disk does: what lies before and behind goes the ordinary way, and so does everything on a file system that
 //! knows no direct transfers.
 
+mod pieces;
+
 use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
@@ -14,6 +16,8 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fstat, open};
 use rustix::io::{Errno, pread, pwrite};
+
+pub use pieces::Pieces;
 
 /// What blocks of disks divide, and memory pages do not exceed.
 const ALIGNED: usize = 4096;
@@ -65,7 +69,7 @@ impl<F: AsFd> File<F> {
         let (body, tail) = rest.split_at(aligned.len());
         write_all(&self.file, head, offset)?;
         let at = offset + head.len() as u64;
-        let written = with_buffer(|buffer| write_direct(direct, (body, at), buffer))?;
+        let written = with_buffer(|buffer| write_direct(direct, (&[body], at), buffer))?;
         // A file system whose blocks are larger, or that took less than it was given.
         let left = body.get(written..).unwrap_or_default();
         write_all(&self.file, left, at + written as u64)?;
@@ -133,19 +137,20 @@ fn write_all(file: impl AsFd, bytes: &[u8], offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes whole blocks; says how many bytes it could.
+/// Writes whole blocks, given in parts that follow each other; says how many bytes it could.
 fn write_direct(
     file: &OwnedFd,
-    (bytes, offset): (&[u8], u64),
+    (parts, offset): (&[&[u8]], u64),
     buffer: &mut [u8],
 ) -> io::Result<usize> {
+    let whole: usize = parts.iter().map(|part| part.len()).sum();
     let mut written = 0;
-    while let Some(left) = bytes.get(written..).filter(|left| !left.is_empty()) {
-        let length = left.len().min(buffer.len());
-        let Some((aligned, piece)) = buffer.get_mut(..length).zip(left.get(..length)) else {
+    while written < whole {
+        let length = (whole - written).min(buffer.len());
+        let Some(aligned) = buffer.get_mut(..length) else {
             break;
         };
-        aligned.copy_from_slice(piece);
+        gather(parts, written, aligned);
         match pwrite(file, aligned, offset + written as u64) {
             Err(Errno::INTR) => {}
             // Nothing taken: the ordinary way says why.
@@ -157,6 +162,26 @@ fn write_direct(
         }
     }
     Ok(written)
+}
+
+/// Fills a buffer with what follows after so many bytes of the parts.
+fn gather(parts: &[&[u8]], skip: usize, buffer: &mut [u8]) {
+    let mut room = buffer;
+    for piece in after(parts, skip) {
+        let length = piece.len().min(room.len());
+        let (here, rest) = room.split_at_mut(length);
+        here.copy_from_slice(piece.get(..length).unwrap_or_default());
+        room = rest;
+    }
+}
+
+/// Gives what follows after so many bytes of the parts.
+fn after<'p>(parts: &[&'p [u8]], skip: usize) -> impl Iterator<Item = &'p [u8]> {
+    parts.iter().scan(skip, |skip, part| {
+        let passed = part.len().min(*skip);
+        *skip -= passed;
+        part.get(passed..)
+    })
 }
 
 /// Reads whole blocks and keeps what is wanted of them, up to where it can.

@@ -136,6 +136,31 @@ fn a_full_disk_is_named_and_everything_on_it_stays() {
     assert!(!all[last..].contains("\nexit "), "{all}");
 }
 
+/// Packs of 8 MiB and more go past the page cache, where the file system has a way.
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_long_pack_keeps_nothing_of_it() {
+    let machine = Machine::new();
+    machine.write_noise("first", 200_000);
+    let all = machine.script(
+        "mount -t tmpfs -o size=19m none $root/disk\n\
+         ctl init >/dev/null\n\
+         ctl backup $root/tree >/dev/null\n\
+         head -c 40000000 /dev/urandom >$root/tree/large\n\
+         ctl backup $root/tree\n\
+         echo unfinished: $(find $root/disk -name '*tmp*' | wc -l)\n\
+         rm $root/tree/large\n\
+         ctl backup $root/tree\n\
+         ctl verify\n\
+         ctl restore --to $root/out\n\
+         cmp $root/tree/first $root/out$root/tree/first\n",
+    );
+    let full = said(&all, "backup");
+    assert!(full.contains("No space left on device"), "{all}");
+    assert!(full.contains("\nunfinished: 0"), "{all}");
+    let rest = &all[full.len()..];
+    assert!(!rest.contains("\nexit "), "{all}");
+}
+
 #[test]
 fn a_disk_that_may_not_be_written_is_read_all_the_same() {
     let machine = Machine::new();

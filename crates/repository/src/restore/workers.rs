@@ -60,7 +60,7 @@ impl Workers {
         target: &'env dyn Target,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = (cores + 1).clamp(*WORKERS.start(), *WORKERS.end());
+        let count = (cores + 3).clamp(*WORKERS.start(), *WORKERS.end());
         let (work, queue) = sync_channel(count);
         let (report, told) = channel();
         let queue = Arc::new(Mutex::new(queue));

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use direct::File;
+use direct::{File, Pieces};
 use edge::{Entry, EntryKind, FileSink, TargetError};
 use rustix::fs::{AtFlags, FallocateFlags, fallocate, ftruncate, unlinkat};
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ const LARGE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 /// Writes one file; removes it again when it is dropped unfinished.
 pub(super) struct Sink {
-    file: File<OwnedFd>,
+    file: Pieces<OwnedFd>,
     place: (Arc<Directory>, Vec<u8>),
     entry: Entry,
     metadata: Arc<Metadata>,
@@ -44,7 +44,7 @@ impl Sink {
             File::past_cache(file)
         };
         Self {
-            file,
+            file: Pieces::new(file),
             place,
             entry,
             metadata,
@@ -68,6 +68,7 @@ impl Sink {
     }
 
     fn complete(&self) -> io::Result<()> {
+        self.file.finish()?;
         let end = self.end.load(Ordering::Relaxed);
         if self.entry.kind == EntryKind::File && end != self.entry.size_bytes {
             ftruncate(self.file.file(), self.entry.size_bytes)?;
@@ -101,6 +102,8 @@ impl FileSink for Sink {
     fn leave(mut self: Box<Self>) {
         // Whoever goes on compares all of it; a staging that nobody goes on with is removed as a whole.
         self.is_finished = true;
+        // What is not there is restored once more.
+        self.file.finish().unwrap_or_default();
     }
 }
 
