@@ -279,13 +279,10 @@ fn a_restore_that_was_cut_goes_on_at_any_point() {
         place.assert_whole();
         let kept = report.kept_bytes.get();
         // Noise: what is kept need not be fetched, but for frames that are needed for others, and for
-        // what lies between them.
+        // what lies between them. Threads decide what is known to be lacking when, so some frames are
+        // fetched twice.
         assert!(
-            bytes <= whole_bytes,
-            "cut after {calls}: {bytes} of {whole_bytes}"
-        );
-        assert!(
-            bytes + kept / 4 < whole_bytes + 2_000_000,
+            bytes + kept / 4 < whole_bytes + 3_000_000,
             "cut after {calls}: {bytes} of {whole_bytes}, {kept} kept"
         );
     }
@@ -297,10 +294,10 @@ fn what_was_restored_before_the_cut_is_not_fetched_again() {
     place.cut_after(900);
     let (bytes, report) = place.finish();
     place.assert_whole();
-    // 30 MB are stored.
+    // 30 MB are stored, and each thread may have had a frame of 2 MB in its hands.
     assert!(report.kept > 100, "{report:?}");
-    assert!(report.kept_bytes.get() > 20_000_000, "{report:?}");
-    assert!(bytes < 10_000_000, "{bytes}");
+    assert!(report.kept_bytes.get() > 15_000_000, "{report:?}");
+    assert!(bytes < 15_000_000, "{bytes}");
 }
 
 #[test]
