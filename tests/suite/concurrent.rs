@@ -114,7 +114,8 @@ fn run_that_hangs_is_ended_with_a_reason_while_all_else_goes_on() -> Result<()> 
         "set -e; systemctl start mariadb; mariadb -e 'CREATE DATABASE acme_one'; \
          mariadb acme_one -e 'CREATE TABLE goods (id INT PRIMARY KEY, text VARCHAR(1000)); \
          INSERT INTO goods SELECT seq, REPEAT(\"x\", 1000) FROM seq_1_to_60000'; backstayctl init; \
-         head -c 100000000 /dev/urandom > /home/acme/www/a-big",
+         head -c 100000000 /dev/urandom > /root/noise; \
+         for i in 1 2 3 4; do cat /root/noise; done > /home/acme/www/a-big; rm /root/noise",
     )?;
     server.configure(FILE, &schedules())?;
     server.apply()?;
