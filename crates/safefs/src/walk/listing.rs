@@ -143,20 +143,20 @@ impl Listing {
         }
     }
 
-    /// Looks at the next so many names, before their entries are asked for; says how many items
-    /// wait now.
+    /// Looks at the next so many names, before their entries are asked for; says how much
+    /// waits now.
     pub(super) fn look_ahead(&mut self, tree: &Tree, names: usize) -> usize {
         for _ in 0..names {
             if !self.look(tree) {
                 break;
             }
         }
-        self.ready.len()
+        self.waiting()
     }
 
-    /// Tells how many items wait.
-    pub(super) fn ready_count(&self) -> usize {
-        self.ready.len()
+    /// Tells how many items and names wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.ready.len() + self.names.spans.len()
     }
 
     /// Looks at the next name; false when there are no more.

@@ -18,7 +18,8 @@ use crate::directory::{Directory, lock};
 pub(super) const OFFERS: usize = 8;
 /// Names that are looked at in one directory; what is left is for the walk.
 const NAMES_AHEAD: usize = 512;
-/// Items that wait for the walk, at most so many and those of the directories in work.
+/// Items and names that wait for the walk, at most so many and those of the directories in work: a
+/// directory of a million names lets the others wait.
 const ITEMS_MAX: usize = 4096;
 /// On one core, too, two: mostly they wait for the disk.
 const THREADS_MIN: usize = 2;
@@ -86,7 +87,7 @@ struct Board {
 struct Notes {
     /// What is needed first is last.
     offers: Vec<Arc<Visit>>,
-    /// Items that wait for the walk.
+    /// Items and names that wait for the walk.
     items: usize,
     is_over: bool,
 }
@@ -97,7 +98,9 @@ impl Scouts {
         if visits.is_empty() {
             return;
         }
-        self.begin();
+        if !self.begin() {
+            return;
+        }
         let mut notes = lock(&self.board.notes);
         while notes.offers.last().is_some_and(|visit| visit.is_taken()) {
             notes.offers.pop();
@@ -113,7 +116,7 @@ impl Scouts {
         let State::Seen(seen) = state else {
             return visit.enter();
         };
-        let items = seen.as_ref().map_or(0, Listing::ready_count);
+        let items = seen.as_ref().map_or(0, Listing::waiting);
         let mut notes = lock(&self.board.notes);
         let was_full = notes.items >= ITEMS_MAX;
         notes.items -= items;
@@ -133,10 +136,11 @@ impl Scouts {
         }
     }
 
-    fn begin(&self) {
+    /// Begins the threads if need be; false when there are none.
+    fn begin(&self) -> bool {
         let mut threads = lock(&self.threads);
         if !threads.is_empty() || lock(&self.board.notes).is_over {
-            return;
+            return !threads.is_empty();
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..cores.clamp(THREADS_MIN, THREADS_MAX) {
@@ -145,6 +149,7 @@ impl Scouts {
             // The walk goes on without them.
             threads.extend(thread.spawn(move || board.scout()));
         }
+        !threads.is_empty()
     }
 }
 
