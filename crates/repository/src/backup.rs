@@ -5,6 +5,7 @@
 
 mod ahead;
 mod copy;
+mod expected;
 mod held;
 mod indexer;
 mod local;

@@ -85,6 +85,17 @@ impl Class {
         self.sizes().max
     }
 
+    /// Tells how many chunks so many bytes are about cut into.
+    pub(crate) const fn chunk_count(self, bytes: u64) -> u64 {
+        bytes / self.sizes().normal as u64
+    }
+
+    /// Says whether a chunk of the class, but the last one of a content, may have this length.
+    pub(crate) const fn may_be(self, length: usize) -> bool {
+        let sizes = self.sizes();
+        sizes.min < length && length <= sizes.max
+    }
+
     const fn sizes(self) -> Sizes {
         const KIB: usize = 1024;
         let (min, normal, max) = match self {

@@ -1,7 +1,7 @@
 //! A thread that names the chunks of long content, while what follows is read and cut.
 //!
 //! Cutting takes longer than naming, and both longer than all that is left to do with content that
-//! is stored already: a changed dump takes a fifth less time with this.
+//! is stored already. What was named while it was compared with the previous snapshot only passes.
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,6 +18,8 @@ const WINDOWS_MAX: usize = 2;
 pub(super) struct Piece {
     pub(super) place: Range<usize>,
     pub(super) side: Side,
+    /// Its name, where it is known.
+    pub(super) id: Option<ChunkId>,
 }
 
 /// A window of content, and the chunks in it.
@@ -48,7 +50,10 @@ impl Naming {
                 let name = |bytes| namer.name(ChunkKind::Data, bytes);
                 let pieces = cut.pieces.iter();
                 cut.ids = pieces
-                    .map(|piece| name(bytes(piece).unwrap_or_default()))
+                    .map(|piece| match piece.id {
+                        Some(id) => id,
+                        None => name(bytes(piece).unwrap_or_default()),
+                    })
                     .collect();
                 if done.send(cut).is_err() {
                     return;

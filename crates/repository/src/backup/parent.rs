@@ -9,6 +9,8 @@ use edge::{Entry, EntryKind, FileTime, TreePath};
 use model::{Instant, SnapshotId};
 
 use super::copy::Copy;
+use super::expected::CHUNK_COUNT_MAX;
+use crate::chunker::Class;
 use crate::content::{Bytes, ChunkRef, Content, Node};
 use crate::error::ReadError;
 use crate::layout::ObjectHash;
@@ -137,6 +139,19 @@ impl<'a> Parent<'a> {
             _ => was == now,
         };
         is_same.then_some(former)
+    }
+
+    /// Gives the chunks of what is now an entry, and how they were cut; `None` when there was nothing there, its
+    /// lists cannot be read, or it had too many chunks.
+    pub(super) fn chunks_before(&mut self, now: &Entry) -> Option<(Class, Vec<ChunkRef>)> {
+        let former = self.seek(&now.path)?;
+        let node = former.node()?;
+        let content = node.content.as_ref()?;
+        let count = content.class.chunk_count(node.entry.size_bytes);
+        if count > CHUNK_COUNT_MAX as u64 {
+            return None;
+        }
+        Some((content.class, self.chunk_list(content)?))
     }
 
     /// Gives all chunks of a content, or `None` when its lists cannot be read.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use edge::{Silent, TreePath};
 use model::{ByteCount, DestinationName};
 use sealing::{ObjectKind, ScheduleKey};
-use testkit::{CollectingTarget, CountingEntropy, FixedClock, MemoryStore, TreeSource};
+use testkit::{CollectingTarget, CountingEntropy, FileSpec, FixedClock, MemoryStore, TreeSource};
 
 use super::{BackupOptions, Replica, back_up};
+use crate::content::ChunkRef;
 use crate::domain::Domain;
 use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
@@ -75,6 +76,13 @@ impl Place {
         }
     }
 
+    fn chunks(&self, snapshot: &Snapshot, name: &str) -> Vec<ChunkRef> {
+        let index = self.domain.load_index().unwrap();
+        let mut reader = ChunkReader::new(&self.domain, &index);
+        let node = find(&mut reader, snapshot, &path(name)).unwrap().unwrap();
+        reader.chunk_list(&node.content.unwrap()).unwrap()
+    }
+
     fn data_packs(&self) -> usize {
         self.domain.list(ObjectKind::DataPack).unwrap().len()
     }
@@ -92,16 +100,59 @@ fn little_memory() -> Tuning {
 }
 
 #[test]
+fn changed_content_is_cut_as_if_it_were_new() {
+    let before = noise(1, 6_000_000);
+    let splice = |range: std::ops::Range<usize>, with: Vec<u8>| {
+        let mut after = before.clone();
+        after.splice(range, with);
+        after
+    };
+    let mut rows = before.clone();
+    (0..30).for_each(|row| rows[200_000 * row] ^= 1);
+    let all = before.len();
+    let changes = [
+        ("the same", before.clone()),
+        ("rows", rows),
+        ("appended", splice(all..all, noise(2, 1_500_000))),
+        ("appended twice", splice(all..all, before.clone())),
+        ("cut short", splice(5_000_000..all, Vec::new())),
+        ("inserted", splice(2_000_000..2_000_000, noise(3, 700_001))),
+        ("removed", splice(1_000_000..1_900_001, Vec::new())),
+        ("removed at first", splice(0..1_000_003, Vec::new())),
+        ("replaced", splice(500_000..3_000_000, noise(4, 2_500_000))),
+        ("turned", splice(0..0, before[3_000_000..].to_vec())),
+        ("zeros", vec![0; 6_000_000]),
+        ("zeros again", vec![0; 7_000_000]),
+    ];
+    for name in ["dump.sql", "database.bin", "film.mp4"] {
+        let place = Place::new();
+        let run = |place: &Place, number: u64, bytes: &[u8]| {
+            let mut source = TreeSource::default();
+            let mut file = FileSpec::file(path(name), bytes);
+            // Another one in the place of the one before.
+            file.entry.inode = number;
+            source.add(file);
+            let snapshot = place.run(&source, Tuning::default());
+            place.assert_restores(&snapshot, &source);
+            place.chunks(&snapshot, name)
+        };
+        run(&place, 1, &before);
+        for ((change, after), number) in changes.iter().zip(2..) {
+            let list = run(&place, number, after);
+            let anew = run(&Place::new(), number, after);
+            assert_eq!(list, anew, "{name}, {change}");
+        }
+    }
+}
+
+#[test]
 fn chunks_of_one_file_lie_in_two_packs_by_chance() {
     let place = Place::new();
     let mut source = TreeSource::default();
     source.add_file("dump.sql", noise(1, 12_000_000));
     let snapshot = place.run(&source, little_memory());
     let index = place.domain.load_index().unwrap();
-    let mut reader = ChunkReader::new(&place.domain, &index);
-    let node = find(&mut reader, &snapshot, &path("dump.sql"));
-    let content = node.unwrap().unwrap().content.unwrap();
-    let list = reader.chunk_list(&content).unwrap();
+    let list = place.chunks(&snapshot, "dump.sql");
     assert!(list.len() > 100, "{} chunks", list.len());
     let packs: Vec<_> = list
         .iter()

@@ -4,8 +4,9 @@ use std::io;
 
 use edge::{ContentEnd, Entry, EntryKind, Opener};
 use model::{ByteCount, ErrorClass};
-use sealing::ChunkKind;
+use sealing::{ChunkId, ChunkKind};
 
+use super::super::expected::Expected;
 use super::super::naming::{Cut, Piece};
 use super::super::pipeline::Side;
 use super::{Fresh, Session, Stopped};
@@ -67,8 +68,9 @@ impl Session<'_, '_> {
             return Ok(None);
         };
         let mut last = None;
+        let mut expected = self.expected(&entry);
         for _ in 0..ATTEMPTS_MAX {
-            match self.attempt(&entry, &mut opener) {
+            match self.attempt(&entry, &mut opener, &mut expected) {
                 Ok(Attempt::Steady(node)) => return Ok(Some(node)),
                 Ok(Attempt::Changed(node)) => last = node.or(last),
                 Err(ReadFailure::Stopped) => return Err(Stopped),
@@ -87,7 +89,24 @@ impl Session<'_, '_> {
         Ok(last)
     }
 
-    fn attempt(&mut self, walked: &Entry, opener: &mut Opener) -> Result<Attempt, ReadFailure> {
+    /// Gives what is expected of long content: the chunks of the latest snapshot that has it.
+    fn expected(&mut self, entry: &Entry) -> Expected {
+        if entry.kind == EntryKind::File && entry.size_bytes < LONG_BYTES {
+            return Expected::default();
+        }
+        let mut parents = self.parents.iter_mut();
+        let before = parents.find_map(|parent| parent.chunks_before(entry));
+        before.map_or_else(Expected::default, |(class, chunks)| {
+            Expected::of(class, chunks)
+        })
+    }
+
+    fn attempt(
+        &mut self,
+        walked: &Entry,
+        opener: &mut Opener,
+        expected: &mut Expected,
+    ) -> Result<Attempt, ReadFailure> {
         let source_error = |error: edge::SourceError| ReadFailure::Failed {
             error: chain(&error),
             class: error.class,
@@ -97,7 +116,7 @@ impl Session<'_, '_> {
         if entry.kind != walked.kind {
             return Ok(Attempt::Changed(None));
         }
-        let fresh = self.cut(&entry, &mut *content)?;
+        let fresh = self.cut(&entry, &mut *content, expected)?;
         let end = content.finish().map_err(source_error)?;
         self.walked.counts.read_bytes += ByteCount::new(fresh.data_bytes);
         let mut is_steady = end == ContentEnd::Steady;
@@ -128,10 +147,18 @@ impl Session<'_, '_> {
     }
 
     /// Reads content to its end, cutting and storing it.
-    fn cut(&mut self, entry: &Entry, source: &mut dyn edge::Content) -> Result<Fresh, ReadFailure> {
+    fn cut(
+        &mut self,
+        entry: &Entry,
+        source: &mut dyn edge::Content,
+        expected: &mut Expected,
+    ) -> Result<Fresh, ReadFailure> {
         let extents = source.extents();
+        expected.restart();
         let mut cutting = Cutting {
             class: Class::of(entry),
+            expected,
+            scan: Scan::default(),
             window: Window::take(std::mem::take(&mut self.buffer)),
             list: Vec::new(),
             chunks: 0,
@@ -171,9 +198,8 @@ impl Session<'_, '_> {
         &mut self,
         entry: &Entry,
         source: &mut dyn edge::Content,
-        cutting: &mut Cutting,
+        cutting: &mut Cutting<'_>,
     ) -> Result<Option<Vec<u8>>, ReadFailure> {
-        let mut scan = Scan::default();
         loop {
             if self.options.monitor.is_cancelled() {
                 self.walked.is_cancelled = true;
@@ -195,16 +221,8 @@ impl Session<'_, '_> {
                 cutting.data_bytes = bytes.len() as u64;
                 return Ok(Some(bytes.to_vec()));
             }
-            let cut = match cutting.class {
-                Class::Whole => window.is_at_end.then_some(bytes.len()),
-                class => {
-                    let chunker = &self.storing.chunker;
-                    chunker.cut(class, bytes, window.is_at_end, &mut scan)
-                }
-            };
-            if let Some(length) = cut {
-                scan = Scan::default();
-                self.piece(cutting, length)?;
+            if let Some((length, id)) = self.next_chunk(cutting) {
+                self.piece(cutting, length, id)?;
                 continue;
             }
             if cutting.window.is_full() {
@@ -215,8 +233,38 @@ impl Session<'_, '_> {
         }
     }
 
+    /// Gives the length of the next chunk, and its name where that was needed; `None` when more bytes are.
+    fn next_chunk(&self, cutting: &mut Cutting<'_>) -> Option<(usize, Option<ChunkId>)> {
+        let (class, is_at_end) = (cutting.class, cutting.window.is_at_end);
+        let bytes = cutting.window.bytes();
+        if class == Class::Whole {
+            return is_at_end.then_some((bytes.len(), None));
+        }
+        if let Some((length, id)) = cutting.expected.next(class) {
+            let name = |bytes| self.storing.namer.name(ChunkKind::Data, bytes);
+            match bytes.get(..length) {
+                None if !is_at_end => return None,
+                Some(chunk) if name(chunk) == id => {
+                    cutting.expected.came();
+                    return Some((length, Some(id)));
+                }
+                _ => cutting.expected.did_not_come(),
+            }
+        }
+        let chunker = &self.storing.chunker;
+        let length = chunker.cut(class, bytes, is_at_end, &mut cutting.scan)?;
+        cutting.scan = Scan::default();
+        cutting.expected.cut(length);
+        Some((length, None))
+    }
+
     /// Takes the next chunk from the window.
-    fn piece(&mut self, cutting: &mut Cutting, length: usize) -> Result<(), Stopped> {
+    fn piece(
+        &mut self,
+        cutting: &mut Cutting<'_>,
+        length: usize,
+        id: Option<ChunkId>,
+    ) -> Result<(), Stopped> {
         let window = &mut cutting.window;
         let is_all = cutting.chunks == 0 && window.is_at_end && length == window.bytes().len();
         let side = if is_all {
@@ -226,10 +274,11 @@ impl Session<'_, '_> {
         };
         let place = window.start..window.start + length;
         if cutting.is_long {
-            window.pieces.push(Piece { place, side });
+            window.pieces.push(Piece { place, side, id });
         } else {
             let bytes = window.buffer.get(place).unwrap_or_default();
-            let chunk = self.storing.chunk(ChunkKind::Data, side, bytes)?;
+            let id = id.unwrap_or_else(|| self.storing.namer.name(ChunkKind::Data, bytes));
+            let chunk = self.storing.named(ChunkKind::Data, side, (id, bytes))?;
             cutting.list.push(chunk);
         }
         window.consume(length);
@@ -239,7 +288,7 @@ impl Session<'_, '_> {
     }
 
     /// Hands on what was cut and has no names yet, and stores what has got them meanwhile.
-    fn hand_on(&mut self, cutting: &mut Cutting) -> Result<(), Stopped> {
+    fn hand_on(&mut self, cutting: &mut Cutting<'_>) -> Result<(), Stopped> {
         if cutting.window.pieces.is_empty() {
             return Ok(());
         }
@@ -251,7 +300,7 @@ impl Session<'_, '_> {
     }
 
     /// Stores chunks that have got their names, until so many windows are left.
-    fn take_back(&mut self, cutting: &mut Cutting, left: usize) -> Result<(), Stopped> {
+    fn take_back(&mut self, cutting: &mut Cutting<'_>, left: usize) -> Result<(), Stopped> {
         while self.naming.under_way() > left {
             let cut = self.naming.take().ok_or(Stopped)?;
             for (piece, id) in cut.pieces.iter().zip(&cut.ids) {
@@ -268,8 +317,11 @@ impl Session<'_, '_> {
 }
 
 /// How far one content is.
-struct Cutting {
+struct Cutting<'a> {
     class: Class,
+    expected: &'a mut Expected,
+    /// How far the search for the end of the next chunk is.
+    scan: Scan,
     window: Window,
     list: Vec<ChunkRef>,
     /// Chunks that were cut; some may not be in the list yet.
