@@ -118,7 +118,7 @@ fn look_at_part(
     std::thread::scope(|scope| {
         let (sender, found) = sync_channel(WORKERS_MAX);
         // More than cores, since some wait for the store.
-        for _ in 0..(cores + 1).min(WORKERS_MAX) {
+        for _ in 0..(cores + 2).min(WORKERS_MAX) {
             let (sender, next, is_over) = (sender.clone(), &next, &is_over);
             scope.spawn(move || {
                 let mut buffers = Buffers::default();
