@@ -13,6 +13,7 @@ use sealing::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::RepositoryError;
+use crate::in_order::{READERS, in_order};
 use crate::layout::{self, CONFIG_BYTES_MAX, ObjectHash};
 use crate::slots::{self, Unlock};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, id_of};
@@ -229,8 +230,10 @@ impl Domain {
         self.require(Right::Read)?;
         let mut list = SnapshotList::default();
         let mut known = BTreeSet::new();
-        for (hash, _) in self.list(ObjectKind::Snapshot)? {
-            match self.read_snapshot(hash) {
+        let read = |(hash, _): &(ObjectHash, u64), (): &mut ()| self.read_snapshot(*hash);
+        let listed = self.list(ObjectKind::Snapshot)?;
+        in_order(&listed, READERS, &read, &mut |_, snapshot| {
+            match snapshot {
                 // One that is being sealed again is there twice.
                 Ok(snapshot) if !known.insert(snapshot.id) => {}
                 Ok(snapshot) => list.snapshots.push(snapshot),
@@ -238,7 +241,8 @@ impl Domain {
                 Err(RepositoryError::Store(error)) if error.fault == StoreFault::NotFound => {}
                 Err(error) => list.unreadable.push(error),
             }
-        }
+            Ok::<_, RepositoryError>(())
+        })?;
         list.snapshots
             .sort_by_key(|snapshot| (snapshot.body.started_at, snapshot.id));
         Ok(list)

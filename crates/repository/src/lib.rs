@@ -19,6 +19,7 @@ pub mod foreign;
 mod forget;
 mod gate;
 mod heal;
+mod in_order;
 mod index;
 mod layout;
 mod pack;

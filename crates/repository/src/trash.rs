@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::Domain;
 use crate::error::RepositoryError;
+use crate::in_order::{READERS, in_order};
 use crate::layout::{self, ObjectHash};
 use crate::session::{About, Session, Task, choose_id};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, id_of};
@@ -101,24 +102,25 @@ impl Domain {
         let here: Vec<_> = self.list(ObjectKind::Snapshot)?;
         let mut list = TrashList::default();
         let trashed = &mut list.trashed;
-        for (secs, hash) in self.list_trash()? {
-            // A cut left it in both places: it was not let go.
-            if here.iter().any(|(other, _)| *other == hash) {
-                continue;
-            }
-            match self.read_trashed(secs, &hash) {
+        let mut wanted = self.list_trash()?;
+        // A cut left it in both places: it was not let go.
+        wanted.retain(|(_, hash)| here.iter().all(|(other, _)| other != hash));
+        let read = |(secs, hash): &(i64, ObjectHash), (): &mut ()| self.read_trashed(*secs, hash);
+        in_order(&wanted, READERS, &read, &mut |(secs, _), snapshot| {
+            match snapshot {
                 // One that is being sealed again is there twice.
                 Ok(snapshot) if trashed.iter().any(|one| one.snapshot.id == snapshot.id) => {}
                 Ok(snapshot) => trashed.push(Trashed {
                     snapshot,
-                    at: Instant::from_secs(secs),
+                    at: Instant::from_secs(*secs),
                 }),
                 // Brought back or deleted since it was listed.
                 Err(RepositoryError::NoSnapshot { .. }) => {}
                 Err(error @ RepositoryError::Store(_)) => return Err(error),
                 Err(error) => list.unreadable.push(error),
             }
-        }
+            Ok(())
+        })?;
         Ok(list)
     }
 

@@ -3,9 +3,6 @@
 //! It finds what storage damaged, at a place where nobody has a key. It cannot find that something
 //! is missing, or that who has a key stored nonsense.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
-
 use edge::{Event, Monitor, ObjectInfo, ObjectName, ObjectStore, Phase, StoreFault};
 use model::ByteCount;
 use sealing::{SLOT_BYTES_MAX, slot_lock};
@@ -13,6 +10,7 @@ use sealing::{SLOT_BYTES_MAX, slot_lock};
 use super::{Damage, REPORT_COUNT_MAX};
 use crate::domain::{NameMismatch, check_config};
 use crate::error::{RepositoryError, chain};
+use crate::in_order::{cores_and, in_order};
 use crate::layout::{self, ObjectHash};
 
 /// The longest object that is read whole.
@@ -76,43 +74,24 @@ pub fn check_names(
     report.ignored = listed.len() as u64;
     listed.retain(|info| is_ours(&info.name));
     report.ignored -= listed.len() as u64;
-    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let (sender, found) = sync_channel(WORKERS_MAX);
-        for _ in 0..cores.clamp(2, WORKERS_MAX) {
-            let (sender, next, is_over, listed) = (sender.clone(), &next, &is_over, &listed);
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(info) = listed.get(number) else {
-                        return;
-                    };
-                    if sender.send((info, look(store, info))).is_err() {
-                        return;
-                    }
-                }
-            });
+    let threads = cores_and(0).clamp(2, WORKERS_MAX);
+    let work = |info: &ObjectInfo, (): &mut ()| look(store, info);
+    in_order(&listed, threads, &work, &mut |info, looked| {
+        if monitor.is_cancelled() {
+            return Err(RepositoryError::Cancelled);
         }
-        drop(sender);
-        for (info, looked) in found {
-            if monitor.is_cancelled() {
-                is_over.store(true, Ordering::Relaxed);
-                return Err(RepositoryError::Cancelled);
-            }
-            match looked.inspect_err(|_| is_over.store(true, Ordering::Relaxed))? {
-                Looked::Gone => continue,
-                Looked::Sound => {}
-                Looked::Damaged(error) => report.damage(&info.name, error),
-            }
-            report.objects += 1;
-            report.read_bytes += ByteCount::new(info.size_bytes);
-            monitor.event(Event::Progress {
-                entries: report.objects,
-                bytes: report.read_bytes,
-                bytes_expected: None,
-            });
+        match looked? {
+            Looked::Gone => return Ok(()),
+            Looked::Sound => {}
+            Looked::Damaged(error) => report.damage(&info.name, error),
         }
+        report.objects += 1;
+        report.read_bytes += ByteCount::new(info.size_bytes);
+        monitor.event(Event::Progress {
+            entries: report.objects,
+            bytes: report.read_bytes,
+            bytes_expected: None,
+        });
         Ok(())
     })?;
     report.damage.sort_by(|a, b| a.object.cmp(&b.object));

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
 
 use edge::Monitor;
 use sealing::{ChunkNamer, ObjectCipher};
@@ -14,6 +12,7 @@ use crate::condemned::PackName;
 use crate::container::{Tail, open_tail};
 use crate::domain::{Domain, NameMismatch};
 use crate::error::{RepositoryError, chain, is_loss};
+use crate::in_order::{cores_and, in_order};
 use crate::index::{Index, PackInfo, Prefix, Record, prefix_of};
 use crate::layout::ObjectHash;
 use crate::pack::{FrameEntry, decode_trailer, decompress, decompress_into};
@@ -22,6 +21,8 @@ use crate::pack::{FrameEntry, decode_trailer, decompress, decompress_into};
 pub(crate) const PACK_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Packs that are looked at at the same time, at most.
 const WORKERS_MAX: usize = 8;
+/// Of them, those that wait for the store while the others have a core each.
+const WAITING: usize = 2;
 
 /// Records that are held in memory at once: 32 MiB.
 const RECORDS_AT_ONCE: usize = 1 << 20;
@@ -113,47 +114,16 @@ fn look_at_part(
     monitor: &dyn Monitor,
     each: &mut dyn FnMut(&PackInfo, Found),
 ) -> Result<(), RepositoryError> {
-    let (next, is_over) = (AtomicUsize::new(part.start), AtomicBool::new(false));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let (sender, found) = sync_channel(WORKERS_MAX);
-        // More than cores, since some wait for the store.
-        for _ in 0..(cores + 2).min(WORKERS_MAX) {
-            let (sender, next, is_over) = (sender.clone(), &next, &is_over);
-            scope.spawn(move || {
-                let mut buffers = Buffers::default();
-                while !is_over.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(pack) = packs.get(..part.end).and_then(|part| part.get(number)) else {
-                        return;
-                    };
-                    if sender
-                        .send((number, look(number, pack, &mut buffers)))
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-            });
+    let numbered = part.clone().zip(packs.get(part).unwrap_or_default());
+    let numbered: Vec<_> = numbered.collect();
+    let threads = cores_and(WAITING).min(WORKERS_MAX);
+    let work =
+        |(number, pack): &(usize, &PackInfo), buffers: &mut Buffers| look(*number, pack, buffers);
+    in_order(&numbered, threads, &work, &mut |(_, pack), found| {
+        if monitor.is_cancelled() {
+            return Err(RepositoryError::Cancelled);
         }
-        drop(sender);
-        let mut early = BTreeMap::new();
-        let mut rest = part.clone().zip(packs.get(part).unwrap_or_default());
-        let mut waiting = rest.next();
-        for (number, result) in found {
-            if monitor.is_cancelled() {
-                is_over.store(true, Ordering::Relaxed);
-                return Err(RepositoryError::Cancelled);
-            }
-            let result = result.inspect_err(|_| is_over.store(true, Ordering::Relaxed))?;
-            early.insert(number, result);
-            while let Some((number, pack)) = waiting
-                && let Some(found) = early.remove(&number)
-            {
-                each(pack, found);
-                waiting = rest.next();
-            }
-        }
+        each(pack, found?);
         Ok(())
     })
 }

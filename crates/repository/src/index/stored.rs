@@ -12,6 +12,7 @@ use crate::backup::{list_packs, read_pack};
 use crate::container::{TAIL_BYTES_FIRST, Tail, open_tail};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
+use crate::in_order::{READERS, in_order};
 use crate::layout::ObjectHash;
 use crate::segment::{
     Fences, SEGMENT_BYTES_MAX, SegmentError, Sibling, decode_fences, open_blocks,
@@ -125,10 +126,17 @@ impl Domain {
         let mut segments = Vec::new();
         let mut damaged = BTreeSet::new();
         let mut waiting = 0;
-        for (hash, size) in &listed {
+        let wanted = listed.iter().map(|(hash, size)| {
             let in_one_piece = *size <= ONE_PIECE_BYTES_MAX && waiting + size <= WAITING_BYTES_MAX;
             waiting += if in_one_piece { *size } else { 0 };
-            match self.open_segment(hash, in_one_piece) {
+            (*hash, in_one_piece)
+        });
+        let wanted: Vec<_> = wanted.collect();
+        let open = |(hash, in_one_piece): &(ObjectHash, bool), (): &mut ()| {
+            self.open_segment(hash, *in_one_piece)
+        };
+        in_order(&wanted, READERS, &open, &mut |(hash, _), segment| {
+            match segment {
                 Ok(segment) => {
                     replaced.extend(segment.fences.replaced.iter().copied());
                     segments.push(segment);
@@ -139,7 +147,8 @@ impl Domain {
                 }
                 Err(error) => return Err(error),
             }
-        }
+            Ok(())
+        })?;
         let there: BTreeSet<_> = listed.iter().map(|(hash, _)| *hash).collect();
         let is_there = |hash: &_| there.contains(hash) && !replaced.contains(hash);
         let infos = segments.iter().map(|segment| SegmentInfo {
