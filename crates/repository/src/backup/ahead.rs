@@ -9,7 +9,7 @@ use std::thread::Scope;
 use edge::{Source, SourceError, SourceItem};
 
 /// Items that travel together: each hand-over wakes a thread.
-const BATCH_ITEMS: usize = 64;
+const BATCH_ITEMS: usize = 256;
 /// Batches under way. Openers hold on to their directory, so no more than a few.
 const BATCHES_MAX: usize = 4;
 
