@@ -63,7 +63,8 @@ pub struct RestoreOutcome {
     pub failures: Vec<Failure>,
     /// What is in place now, one line each, with where the former state is kept.
     pub published: Vec<String>,
-    /// True when it was stopped.
+    /// True when it was stopped: trees stay as they were, a directory that was to be filled keeps what it has for a restore of
+    /// the same.
     pub is_cancelled: bool,
 }
 
@@ -103,11 +104,9 @@ pub fn restore(
             let open = RestoreTarget::into_directory_going_on;
             let mut target = open((directory, links), &of, policy, users)?;
             let report = view.restore(snapshot, &paths, &mut target, monitor)?;
-            Ok(outcome(
-                report,
-                vec![directory.display().to_string()],
-                Vec::new(),
-            ))
+            let mut published = vec![directory.display().to_string()];
+            published.retain(|_| !report.is_cancelled);
+            Ok(outcome(report, published, Vec::new()))
         }
         RestoreTo::InPlace { id, load_socket } => {
             let plan = InPlace::plan(view, snapshot, only, &users)?;

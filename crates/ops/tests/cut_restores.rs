@@ -5,10 +5,14 @@
 
 use std::mem::ManuallyDrop;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
-use edge::{Entry, Extent, FileSink, LeftOver, ObjectStore, Silent, Target, TargetError, TreePath};
+use edge::{
+    Entry, Event, Extent, FileSink, LeftOver, Monitor, ObjectStore, Silent, Target, TargetError,
+    TreePath,
+};
 use model::{DestinationName, Exit};
 use repository::{
     BackupOptions, Domain, Replica, RestoreReport, ScheduleKey, Snapshot, Tuning, View, back_up,
@@ -298,6 +302,153 @@ fn what_was_restored_before_the_cut_is_not_fetched_again() {
     assert!(report.kept > 100, "{report:?}");
     assert!(report.kept_bytes.get() > 15_000_000, "{report:?}");
     assert!(bytes < 15_000_000, "{bytes}");
+}
+
+/// Stops a restore when so many bytes are there.
+struct Stop {
+    at: u64,
+    bytes: AtomicU64,
+}
+
+impl Stop {
+    fn at(at: u64) -> Self {
+        let bytes = AtomicU64::new(0);
+        Self { at, bytes }
+    }
+}
+
+impl Monitor for Stop {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Progress { bytes, .. } = event {
+            self.bytes.store(bytes.get(), Ordering::SeqCst);
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.bytes.load(Ordering::SeqCst) >= self.at
+    }
+}
+
+#[test]
+fn a_restore_that_is_stopped_leaves_what_it_has_for_one_that_goes_on() {
+    let mut place = Place::new();
+    for at in [0, 1_000_000, 8_000_000, 20_000_000] {
+        place.directory = tempfile::tempdir().unwrap();
+        let (view, snapshot) = place.view();
+        let mut target = place.target("all").unwrap();
+        let root = [TreePath::root()];
+        let stop = Stop::at(at);
+        let report = view.restore(&snapshot, &root, &mut target, &stop).unwrap();
+        drop(target);
+        assert!(
+            report.is_cancelled && report.failures.is_empty(),
+            "{at}: {report:?}"
+        );
+        assert!(!is_filled(&place));
+        let (_, report) = place.finish();
+        let kept = report.kept_bytes.get();
+        assert!(kept >= at && kept < at + 20_000_000, "{at}: {kept} kept");
+        place.assert_whole();
+    }
+}
+
+/// Takes the first piece of a file, and the others when somebody saw that it came.
+#[derive(Default)]
+struct Patient {
+    pieces: AtomicU64,
+    seen: Mutex<u64>,
+    saw: Condvar,
+}
+
+impl Monitor for Patient {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Progress { bytes, .. } = event {
+            *self.seen.lock().unwrap() = bytes.get();
+            self.saw.notify_all();
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+impl Target for &'static Patient {
+    fn create(&self, _: &Entry) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    fn open(&self, _: &Entry, _: Option<&[Extent]>) -> Result<Box<dyn FileSink>, TargetError> {
+        Ok(Box::new(*self))
+    }
+
+    fn link(&self, _: &Entry, _: &TreePath) -> Result<(), TargetError> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Vec<TargetError> {
+        Vec::new()
+    }
+}
+
+impl FileSink for &'static Patient {
+    fn write_at(&self, _: u64, _: &[u8]) -> Result<(), TargetError> {
+        if self.pieces.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        let seen = self.seen.lock().unwrap();
+        let limit = Duration::from_secs(20);
+        let waited = self.saw.wait_timeout_while(seen, limit, |seen| *seen == 0);
+        assert!(!waited.unwrap().1.timed_out(), "nobody saw the first piece");
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), TargetError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_large_file_is_seen_to_come() {
+    let place = Place::new();
+    let (view, snapshot) = place.view();
+    let patient: &'static Patient = Box::leak(Box::default());
+    let large = [TreePath::parse(LARGE.as_bytes()).unwrap()];
+    let mut target = patient;
+    let report = view.restore(&snapshot, &large, &mut target, patient);
+    assert_eq!(report.unwrap().failures, []);
+    assert!(patient.pieces.load(Ordering::SeqCst) > 1);
+    assert_eq!(*patient.seen.lock().unwrap(), 24_000_000);
+}
+
+#[test]
+fn a_restore_in_place_that_is_stopped_changes_nothing() {
+    let place = Place::new();
+    let home = place.directory.path().join("home");
+    std::fs::create_dir_all(home.join("acme")).unwrap();
+    std::fs::write(home.join("acme/index.php"), "as it is").unwrap();
+    let tree = |path: &Path| {
+        let path = path.display().to_string();
+        TreePath::parse(path.trim_start_matches('/').as_bytes()).unwrap()
+    };
+    let from = TreePath::parse(b"acme.1001/files").unwrap();
+    for at in [0, 3_000_000, 15_000_000] {
+        let (view, snapshot) = place.view();
+        let roots = [(from.clone(), tree(&home.join("acme")))];
+        let users = Users::load().unwrap();
+        let mut target = RestoreTarget::in_place("one", &roots, POLICY, users).unwrap();
+        let stop = Stop::at(at);
+        let paths = [from.clone()];
+        let report = view.restore(&snapshot, &paths, &mut target, &stop).unwrap();
+        assert!(report.is_cancelled, "{at}: {report:?}");
+        assert_eq!(target.published().len(), 0);
+        drop(target);
+        let mut names = Vec::new();
+        walk(&home, &mut names);
+        let shown = |name: &str| home.join(name).display().to_string();
+        names.sort();
+        assert_eq!(names, [shown("acme"), shown("acme/index.php")]);
+    }
 }
 
 #[test]

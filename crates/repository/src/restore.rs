@@ -4,6 +4,7 @@ mod compare;
 mod job;
 mod links;
 mod plan;
+mod told;
 mod workers;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -20,10 +21,10 @@ use crate::snapshot::Snapshot;
 use crate::tree::{PageLost, TreeWalk};
 use crate::view::{View, find};
 use compare::{Portion, Waiting, portions};
-use job::{Done, Job};
+use job::Job;
 use links::{Inode, Links, Name};
 use plan::{Extract, Piece, Plan};
-use workers::{Told, Work, Workers, is_place_lost};
+use workers::{Work, Workers, is_place_lost};
 
 /// Failures that are reported one by one.
 const FAILURE_COUNT_MAX: usize = 1000;
@@ -69,7 +70,7 @@ struct Restore<'a> {
     /// Files that are not done.
     under_way: usize,
     /// Those of them with chunks in several frames.
-    spread: usize,
+    spread: Vec<Arc<Job>>,
     links: Links,
     /// Further names whose first one was done meanwhile.
     again: VecDeque<Node>,
@@ -85,8 +86,8 @@ impl View {
     ///
     /// # Errors
     ///
-    /// `Read` when a path that was asked for cannot be looked up, and when the place is away: then
-    /// the target is not finished, and may go on later. What fails alone is in the report; a path
+    /// `Read` when a path that was asked for cannot be looked up, and when the place is away: then, and when the
+    /// monitor stops it, the target is not finished, and may go on later. What fails alone is in the report; a path
     /// that the snapshot lacks is a failure, too.
     pub fn restore(
         &self,
@@ -113,7 +114,7 @@ impl View {
                 to_compare: Waiting::default(),
                 missing: VecDeque::new(),
                 under_way: 0,
-                spread: 0,
+                spread: Vec::new(),
                 links: Links::default(),
                 again: VecDeque::new(),
                 lost: BTreeSet::new(),
@@ -122,6 +123,10 @@ impl View {
             restore.run(snapshot, paths)?;
             Ok::<_, RepositoryError>(restore.report)
         })?;
+        if report.is_cancelled {
+            // Half of a tree takes nobody's place.
+            return Ok(report);
+        }
         for error in target.finish() {
             report.failed(monitor, error.object.clone(), chain(&error));
         }
@@ -224,11 +229,7 @@ impl Restore<'_> {
     fn everything_below(&mut self, snapshot: &Snapshot, path: &TreePath) {
         let mut walk = TreeWalk::new(snapshot.root, path.key_below());
         loop {
-            if self.monitor.is_cancelled() {
-                self.report.is_cancelled = true;
-                return;
-            }
-            if self.place_lost.is_some() {
+            if self.is_over() {
                 return;
             }
             match walk.next(&mut self.reader) {
@@ -329,7 +330,9 @@ impl Restore<'_> {
         let is_spread = is_in_order || self.is_spread(&list);
         let job = Arc::new(Job::new(node, &list, is_spread));
         self.under_way += 1;
-        self.spread += usize::from(is_spread);
+        if is_spread {
+            self.spread.push(Arc::clone(&job));
+        }
         if job.has_failed() {
             self.job_done(&(job.clone(), job.finish(self.target)));
         } else if is_in_order {
@@ -358,7 +361,7 @@ impl Restore<'_> {
                 }),
             );
         }
-        if self.spread >= SPREAD_MAX {
+        if self.spread.len() >= SPREAD_MAX {
             self.finish_some(SPREAD_MAX / 2);
         }
     }
@@ -372,10 +375,10 @@ impl Restore<'_> {
 
     /// Waits until no more than so many files with chunks in several frames are under way.
     fn finish_some(&mut self, spread: usize) {
-        while self.place_lost.is_none() {
+        while !self.is_over() {
             self.plan_missing();
             self.flush(Extract::All);
-            if self.spread <= spread || self.missing.is_empty() && !self.wait_for_one() {
+            if self.spread.len() <= spread || self.missing.is_empty() && !self.wait_for_one() {
                 return;
             }
         }
@@ -400,8 +403,8 @@ impl Restore<'_> {
             }
             if self.plan.is_full() {
                 self.flush(Extract::Settled);
-                if self.monitor.is_cancelled() {
-                    job.fail("the restore was stopped".to_owned());
+                if self.is_over() {
+                    return;
                 }
             }
         }
@@ -472,7 +475,7 @@ impl Restore<'_> {
 
     /// Does everything that was begun.
     fn settle(&mut self) {
-        while self.place_lost.is_none() {
+        while !self.is_over() {
             self.further_names();
             self.plan_missing();
             self.flush(Extract::All);
@@ -490,80 +493,9 @@ impl Restore<'_> {
         }
     }
 
-    /// Waits for a file to be done; false when none is under way, or when none will be.
-    fn wait_for_one(&mut self) -> bool {
-        if self.under_way == 0 || self.place_lost.is_some() {
-            return false;
-        }
-        let Some(told) = self.workers.take() else {
-            return false;
-        };
-        self.told(told);
-        self.progress();
-        true
-    }
-
-    fn told(&mut self, told: Told) {
-        match told {
-            Told::Done(done) => self.job_done(&done),
-            Told::Missing(portion, kept) => {
-                self.report.kept_bytes += ByteCount::new(kept);
-                self.missing.push_back(portion);
-            }
-            Told::PlaceLost(error) => {
-                self.place_lost.get_or_insert(error);
-            }
-        }
-    }
-
-    fn progress(&self) {
-        self.monitor.event(Event::Progress {
-            entries: self.report.entries,
-            bytes: self.report.bytes,
-            bytes_expected: self.expected,
-        });
-    }
-
-    fn job_done(&mut self, (job, result): &Done) {
-        self.under_way -= 1;
-        self.spread -= usize::from(job.is_spread);
-        self.report.kept += u64::from(result.is_ok() && job.is_kept());
-        self.file_done(&job.node, result.clone());
-    }
-
-    fn file_done(&mut self, node: &Node, result: Result<u64, String>) {
-        let entry = &node.entry;
-        let inode = linked(entry);
-        match result {
-            Ok(bytes) => {
-                if let Some(inode) = inode {
-                    // Their first name is there now.
-                    self.again.extend(self.links.finished(inode, entry));
-                }
-                self.restored(bytes);
-            }
-            Err(error) => {
-                if let Some(inode) = inode {
-                    // One of them becomes the first.
-                    self.again.extend(self.links.failed(inode));
-                }
-                self.failed(entry.path.to_string(), error);
-            }
-        }
-    }
-
     fn is_below_lost(&self, path: &TreePath) -> bool {
         let mut up = std::iter::successors(Some(path.clone()), TreePath::parent);
         !self.lost.is_empty() && up.any(|path| self.lost.contains(&path))
-    }
-
-    fn restored(&mut self, bytes: u64) {
-        self.report.entries += 1;
-        self.report.bytes += ByteCount::new(bytes);
-    }
-
-    fn failed(&mut self, object: String, error: String) {
-        self.report.failed(self.monitor, object, error);
     }
 }
 

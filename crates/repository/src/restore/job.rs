@@ -1,6 +1,6 @@
 //! A file that is being restored: several threads write its chunks, each where it belongs.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use edge::{Extent, FileSink, Target};
@@ -20,6 +20,8 @@ pub(super) struct Job {
     starts: Vec<u64>,
     /// Chunks that are neither written nor given up.
     left: AtomicUsize,
+    /// Content bytes that were written or found.
+    there: AtomicU64,
     /// Its chunks are in several frames, so that it may stay open for long.
     pub(super) is_spread: bool,
     /// All of it was there already: nothing was written.
@@ -68,6 +70,7 @@ impl Job {
             inline,
             starts,
             left: AtomicUsize::new(list.len()),
+            there: AtomicU64::new(0),
             is_spread,
             is_kept: AtomicBool::new(true),
             state: RwLock::new(state),
@@ -99,6 +102,17 @@ impl Job {
                 return self.fail(chain(&error));
             }
         }
+        self.count_bytes(bytes.len() as u64);
+    }
+
+    /// Counts content bytes as written or found.
+    pub(super) fn count_bytes(&self, bytes: u64) {
+        self.there.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells how many of its content bytes are there.
+    pub(super) fn bytes_there(&self) -> u64 {
+        self.there.load(Ordering::Relaxed)
     }
 
     /// Gives up the file; the sink is dropped without finishing. The first reason counts.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
+use std::time::Duration;
 
 use edge::{StoreFault, Target};
 use sealing::ChunkKind;
@@ -50,6 +51,7 @@ pub(super) enum Told {
 pub(super) struct Workers {
     work: SyncSender<Work>,
     told: Receiver<Told>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Workers {
@@ -64,18 +66,22 @@ impl Workers {
         let (work, queue) = sync_channel(count);
         let (report, told) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let is_lost = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::new(AtomicBool::new(false));
         for _ in 0..count {
             let queue = Arc::clone(&queue);
             let mut worker = Worker {
                 reader: ChunkReader::new(domain, index),
                 target,
                 report: report.clone(),
-                is_lost: Arc::clone(&is_lost),
+                is_over: Arc::clone(&is_over),
             };
             scope.spawn(move || worker.run(&queue));
         }
-        Self { work, told }
+        Self {
+            work,
+            told,
+            is_over,
+        }
     }
 
     /// Hands out work, waiting while all threads are busy. False when there are none any more.
@@ -88,9 +94,14 @@ impl Workers {
         self.told.try_recv().ok()
     }
 
-    /// Waits until something is told; `None` when there are no threads any more.
-    pub(super) fn take(&self) -> Option<Told> {
-        self.told.recv().ok()
+    /// Waits until something is told, or for a time.
+    pub(super) fn take_within(&self, time: Duration) -> Result<Told, RecvTimeoutError> {
+        self.told.recv_timeout(time)
+    }
+
+    /// Lets the threads leave what they have not begun; of a stream, what follows.
+    pub(super) fn stop(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -98,8 +109,8 @@ struct Worker<'a> {
     reader: ChunkReader<'a>,
     target: &'a dyn Target,
     report: Sender<Told>,
-    /// The place is away: nothing more is tried.
-    is_lost: Arc<AtomicBool>,
+    /// The place is away, or all was stopped: nothing more is tried.
+    is_over: Arc<AtomicBool>,
 }
 
 impl Worker<'_> {
@@ -109,7 +120,7 @@ impl Worker<'_> {
             queue.recv().ok()
         };
         while let Some(work) = next() {
-            if self.is_lost.load(Ordering::Relaxed) {
+            if self.is_over() {
                 continue;
             }
             match work {
@@ -122,6 +133,7 @@ impl Worker<'_> {
                 Work::Compare(portions) => self.compare(portions),
                 Work::Run(planned) => self.restore_run(planned),
                 Work::InOrder(job, list) => match self.restore_in_order(&job, &list) {
+                    Ok(false) => {}
                     Err(error) if is_place_lost(&error) => self.place_lost(error),
                     done => {
                         if let Err(error) = done {
@@ -134,6 +146,10 @@ impl Worker<'_> {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
     /// Finishes a file and tells it. Nobody listens any more only when all ends.
     fn done(&self, job: Arc<Job>) {
         let result = job.finish(self.target);
@@ -142,7 +158,7 @@ impl Worker<'_> {
     }
 
     fn place_lost(&self, error: ReadError) {
-        self.is_lost.store(true, Ordering::Relaxed);
+        self.is_over.store(true, Ordering::Relaxed);
         let told = Told::PlaceLost(error);
         self.report.send(told).unwrap_or_default();
     }
@@ -219,11 +235,15 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads windows of a file ahead, each in the order of the packs, and writes them in its own.
-    fn restore_in_order(&mut self, job: &Job, list: &[ChunkRef]) -> Result<(), ReadError> {
+    /// Reads windows of a file ahead, each in the order of the packs, and writes them in its own. False when
+    /// all was over before its end.
+    fn restore_in_order(&mut self, job: &Job, list: &[ChunkRef]) -> Result<bool, ReadError> {
         let mut rest = list;
         let mut offset = 0;
         while !rest.is_empty() && !job.has_failed() {
+            if self.is_over() {
+                return Ok(false);
+            }
             let mut bytes = 0;
             let fits = |chunk: &&ChunkRef| {
                 bytes += u64::from(chunk.length);
@@ -240,7 +260,7 @@ impl Worker<'_> {
         if list.is_empty() {
             job.write_without_chunks(self.target);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn read_window(&mut self, window: &[ChunkRef]) -> Result<Vec<Vec<u8>>, ReadError> {
