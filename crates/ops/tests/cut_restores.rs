@@ -340,14 +340,17 @@ fn a_restore_that_is_stopped_leaves_what_it_has_for_one_that_goes_on() {
         let stop = Stop::at(at);
         let report = view.restore(&snapshot, &root, &mut target, &stop).unwrap();
         drop(target);
-        assert!(
-            report.is_cancelled && report.failures.is_empty(),
-            "{at}: {report:?}"
-        );
-        assert!(!is_filled(&place));
-        let (_, report) = place.finish();
-        let kept = report.kept_bytes.get();
-        assert!(kept >= at && kept < at + 20_000_000, "{at}: {kept} kept");
+        assert_eq!(report.failures, []);
+        assert_eq!(report.is_cancelled, !is_filled(&place));
+        if report.is_cancelled {
+            let (_, report) = place.finish();
+            let kept = report.kept_bytes.get();
+            // What the threads have in their hands still comes.
+            assert!(kept >= at && (at > 0 || kept == 0), "{at}: {kept} kept");
+        } else {
+            // On a busy machine it may be done before that is seen.
+            assert!(at > 0);
+        }
         place.assert_whole();
     }
 }
@@ -424,15 +427,15 @@ fn a_large_file_is_seen_to_come() {
 #[test]
 fn a_restore_in_place_that_is_stopped_changes_nothing() {
     let place = Place::new();
-    let home = place.directory.path().join("home");
-    std::fs::create_dir_all(home.join("acme")).unwrap();
-    std::fs::write(home.join("acme/index.php"), "as it is").unwrap();
     let tree = |path: &Path| {
         let path = path.display().to_string();
         TreePath::parse(path.trim_start_matches('/').as_bytes()).unwrap()
     };
     let from = TreePath::parse(b"acme.1001/files").unwrap();
-    for at in [0, 3_000_000, 15_000_000] {
+    for at in [0, 1_000_000, 15_000_000] {
+        let home = place.directory.path().join(at.to_string());
+        std::fs::create_dir_all(home.join("acme")).unwrap();
+        std::fs::write(home.join("acme/index.php"), "as it is").unwrap();
         let (view, snapshot) = place.view();
         let roots = [(from.clone(), tree(&home.join("acme")))];
         let users = Users::load().unwrap();
@@ -440,7 +443,11 @@ fn a_restore_in_place_that_is_stopped_changes_nothing() {
         let stop = Stop::at(at);
         let paths = [from.clone()];
         let report = view.restore(&snapshot, &paths, &mut target, &stop).unwrap();
-        assert!(report.is_cancelled, "{at}: {report:?}");
+        if !report.is_cancelled {
+            // On a busy machine it may be done before that is seen.
+            assert!(at > 0 && target.published().len() == 1);
+            continue;
+        }
         assert_eq!(target.published().len(), 0);
         drop(target);
         let mut names = Vec::new();
