@@ -46,9 +46,9 @@ fn files_that_change_vanish_or_have_odd_names_stop_nothing() -> Result<()> {
     bench.schedule("moving", "web", "\"local\"")?;
     host.sh(
         "set -e; cd /home/acme/www; head -c 80000000 /dev/urandom > a-big; echo gone > z-gone; \
-         mkdir z-tree; echo gone > z-tree/leaf; for i in $(seq 1000); do : > m-$i; done",
+         mkdir z-tree; echo gone > z-tree/leaf; for i in $(seq 4000); do : > m-$i; done",
     )?;
-    // One file changes while it is read; a file and a tree are gone when their turn comes. The walk is some hundred
+    // One file changes while it is read; a file and a tree are gone when their turn comes. The walk is up to two thousand
     // entries ahead of the reading.
     let shown = interrupted(
         &bench,
@@ -63,7 +63,7 @@ fn files_that_change_vanish_or_have_odd_names_stop_nothing() -> Result<()> {
     a file or directory was not backed up: No such file or directory (os error 2)
     a file or directory was not backed up: No such file or directory (os error 2)
     local: snapshot [id], [size] stored
-    1014 entries, [size]; [size] stored; 1 of 1 copy; 2 objects failed
+    4014 entries, [size]; [size] stored; 1 of 1 copy; 2 objects failed
     ");
     host.sh(
         "set -e; rm -rf /root/out; backstayctl restore moving --to /root/out; \
