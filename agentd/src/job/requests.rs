@@ -241,9 +241,9 @@ fn told(outcome: ops::RestoreOutcome) -> Outcome {
     }
     let summary = format!("{} entries, {} restored", outcome.entries, outcome.bytes);
     let error = match (outcome.is_cancelled, outcome.failed) {
-        (true, _) if outcome.published.is_empty() => {
-            Some(format!("stopped after {summary}; nothing was put in place"))
-        }
+        (true, _) if outcome.published.is_empty() => Some(format!(
+            "stopped after {summary}; nothing was put in place: ask for the restore again"
+        )),
         (true, _) => Some(format!("stopped after {summary}; the rest stays as it was")),
         (false, 0) => None,
         (false, failed) => Some(format!("{summary}; {failed} could not be restored")),
