@@ -18,6 +18,8 @@ listen.owner = www-data
 listen.group = www-data
 pm = ondemand
 pm.max_children = 4
+; Else what PHP knows of a file may be two seconds old.
+php_admin_value[opcache.revalidate_freq] = 0
 END
     rm -f "/etc/php/$php/fpm/pool.d/www.conf" /etc/nginx/sites-enabled/default
     cat >"/etc/nginx/sites-enabled/$domain" <<END
