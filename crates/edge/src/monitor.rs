@@ -67,8 +67,8 @@ pub trait Monitor: Send + Sync {
         false
     }
 
-    /// True while the work should rest: what was read is stored, and nothing more is read. Only a
-    /// backup rests.
+    /// True while the work should rest: what was read is stored, and nothing more is read but a few short files. Only
+    /// a backup rests.
     fn is_paused(&self) -> bool {
         false
     }

@@ -15,6 +15,7 @@ mod pipeline;
 mod publish;
 mod reread;
 mod session;
+mod short;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,9 @@ use crate::layout::ObjectHash;
 use crate::session::choose_id;
 use crate::snapshot::NewSnapshot;
 use crate::tuning::Tuning;
-use ahead::Ahead;
+#[cfg(test)]
+pub(crate) use ahead::PORTIONS_BESIDE;
+use ahead::{Ahead, New};
 use copy::Copy;
 pub(crate) use copy::{list_packs, lost_packs, read_pack, read_trailer};
 use naming::Naming;
@@ -249,8 +252,9 @@ fn store(
         let keyring = first.domain.keyring();
         let naming = Naming::start(scope, keyring.namer());
         let mut session = Session::new(copies, keyring, *options, (pipeline, naming));
-        session.begin(origin, parents);
-        session.walk(Ahead::start(scope, source));
+        let new = New::than(&parents);
+        let flow = session.begin(origin, parents, &new);
+        session.walk(Ahead::start(scope, source, new, (&flow, keyring)));
         session.finish()
     })
 }

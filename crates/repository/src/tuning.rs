@@ -19,6 +19,11 @@ const MEMORY_MIB_MIN: usize = 24;
 /// A pack takes about this long where the upload is limited, so that the limit is kept smoothly.
 const PACK_SECS: u64 = 4;
 const COMPRESSORS_MAX: usize = 8;
+/// Bounds of the number of threads that read short files ahead: more than there are processors, since they wait for the
+/// disk.
+const READERS: std::ops::RangeInclusive<usize> = 4..=8;
+/// The largest file that is read ahead.
+const SHORT_BYTES_MAX: usize = 256 * 1024;
 
 /// How hard content is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +100,23 @@ pub(crate) struct Plan {
     pub(crate) compressors: usize,
     /// Threads that store, for each place.
     pub(crate) uploads: usize,
+    /// Threads that read short files ahead.
+    pub(crate) readers: usize,
+    /// A file of at most this size is short.
+    pub(crate) short_bytes: usize,
 }
 
 impl Plan {
+    /// Short files are read together until they have so many bytes.
+    pub(crate) const fn portion_bytes(&self) -> usize {
+        2 * self.short_bytes
+    }
+
+    /// So many bytes can come together then.
+    pub(crate) const fn portion_bytes_max(&self) -> usize {
+        self.portion_bytes() + self.short_bytes
+    }
+
     pub(crate) fn of(tuning: &Tuning, cores: usize) -> Self {
         let limits = tuning.limits;
         let memory = limits.memory.map_or(MEMORY_MIB * MIB, |bytes| {
@@ -129,7 +148,7 @@ impl Plan {
         };
         // An explicit budget counts the tables of the compressors, too.
         let affordable = match limits.memory {
-            Some(_) => memory / 4 / context_bytes(level),
+            Some(_) => memory / 6 / context_bytes(level),
             None => COMPRESSORS_MAX,
         };
         let compressors = busy.min(affordable).clamp(1, COMPRESSORS_MAX);
@@ -145,6 +164,8 @@ impl Plan {
             packs_bytes_max: memory / 16 * 9,
             compressors,
             uploads: (memory / (32 * MIB)).clamp(1, 4),
+            readers: busy.clamp(*READERS.start(), *READERS.end()),
+            short_bytes: (memory / 256).min(SHORT_BYTES_MAX),
         }
     }
 }
@@ -161,6 +182,7 @@ const fn context_bytes(level: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::PORTIONS_BESIDE;
 
     fn plan(limits: RunLimits, level: u8, cores: usize) -> Plan {
         let compression = Compression::Level(level);
@@ -188,7 +210,8 @@ mod tests {
                 let plan = plan(memory(mib), level, 4);
                 // Compressed frames are beside their plaintext for a moment.
                 let tables = plan.compressors * context_bytes(level);
-                let sum = plan.packs_bytes_max + 2 * plan.frames_bytes_max + tables;
+                let ahead = (plan.readers + PORTIONS_BESIDE) * plan.portion_bytes_max();
+                let sum = plan.packs_bytes_max + 2 * plan.frames_bytes_max + tables + ahead;
                 // One compressor works whatever its tables take.
                 let budget = usize::try_from(mib << 20).unwrap() + context_bytes(level);
                 assert!(sum <= budget, "{mib} MiB, level {level}: {plan:?}");

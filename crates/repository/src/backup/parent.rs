@@ -18,6 +18,7 @@ use crate::reader::ChunkReader;
 use crate::snapshot::Snapshot;
 use crate::tree::{Leaf, TreeWalk};
 use crate::view::find;
+pub(super) use mail::mailbox_of;
 
 /// A file that changed this shortly before the previous walk, or later, may have changed again
 /// within the same tick of its clock: it is read again.
@@ -36,6 +37,7 @@ pub(super) struct Parent<'a> {
     leaf: Option<Rc<Leaf>>,
     /// The next node of the leaf.
     at: usize,
+    is_at_end: bool,
     steady_before: FileTime,
     mailbox: mail::Mailbox,
 }
@@ -102,10 +104,21 @@ impl<'a> Parent<'a> {
             walk: TreeWalk::new(snapshot.root, Vec::new()),
             leaf: None,
             at: 0,
+            is_at_end: false,
             steady_before: file_time(snapshot.body.started_at.plus_secs(-RACY_SECS)),
             mailbox: mail::Mailbox::default(),
             snapshot,
         }
+    }
+
+    /// Files that changed since then are read again.
+    pub(super) const fn steady_before(&self) -> FileTime {
+        self.steady_before
+    }
+
+    /// True when nothing of the snapshot is left.
+    pub(super) const fn is_at_end(&self) -> bool {
+        self.is_at_end
     }
 
     pub(super) const fn reread_round(&self) -> u64 {
@@ -186,6 +199,7 @@ impl<'a> Parent<'a> {
             }
             match self.walk.next_leaf(&mut self.reader) {
                 Ok(leaf) => {
+                    self.is_at_end = leaf.is_none();
                     self.leaf = Some(Rc::new(leaf?));
                     self.at = 0;
                 }

@@ -2,18 +2,21 @@
 //! read, and hands on what some replica lacks.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use edge::{Entropy, Entry, EntryKind, Event, Opener, SourceError, SourceItem};
 use model::{ByteCount, ErrorClass, Failure, Instant, escape};
 use sealing::{ChunkId, ChunkKind, ChunkNamer, Keyring, ObjectKind};
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Item, New};
 use super::copy::Copy;
 use super::local::{KeptPages, PageKeeper};
 use super::naming::Naming;
 use super::parent::{Former, Parent};
-use super::pipeline::{FrameJob, Lane, NewPack, Pipeline, Side};
+use super::pipeline::{Flow, FrameJob, Lane, NewPack, Pipeline, Side};
 use super::reread::Reread;
+use super::short::Short;
 use super::{BackupCounts, BackupOptions, Origin};
 use crate::chunker::{Chunker, Class};
 use crate::content::{Bytes, ChunkRef, Content, DEPTH_MAX, LIST_MAX, Node, encode_list};
@@ -49,6 +52,9 @@ pub(super) struct Walked {
     pub(super) pages: Option<KeptPages>,
 }
 
+/// The way to the content of an entry, and the content where it was read ahead.
+type Way = (Option<Opener>, Option<Short>);
+
 /// The work cannot go on: every replica is lost.
 pub(super) struct Stopped;
 
@@ -76,6 +82,8 @@ pub(super) struct Session<'scope, 'env> {
     origin: Origin,
     /// What unchanged entries are taken from, the latest first.
     parents: Vec<Parent<'env>>,
+    /// Said when the walk is behind the end of them.
+    are_all_new: Arc<AtomicBool>,
     reread: Reread,
     checkpoint_at: Instant,
     tree: TreeBuilder,
@@ -124,6 +132,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 reread_round: 0,
             },
             parents: Vec::new(),
+            are_all_new: Arc::default(),
             reread: Reread::new(keyring.tree_hasher(), 0, 0),
             checkpoint_at: started_at,
             tree: TreeBuilder::new(keyring.tree_hasher()),
@@ -136,7 +145,12 @@ impl<'scope, 'env> Session<'scope, 'env> {
     }
 
     /// Takes what the run begins with.
-    pub(super) fn begin(&mut self, origin: Origin, parents: Vec<Parent<'env>>) {
+    pub(super) fn begin(
+        &mut self,
+        origin: Origin,
+        parents: Vec<Parent<'env>>,
+        new: &New,
+    ) -> Arc<Flow> {
         let percent = self.options.tuning.reread_percent;
         let keyring = self
             .storing
@@ -148,6 +162,8 @@ impl<'scope, 'env> Session<'scope, 'env> {
         }
         self.origin = origin;
         self.parents = parents;
+        self.are_all_new = new.are_all();
+        Arc::clone(&self.storing.pipeline.flow)
     }
 
     /// Walks the source to its end, or until the work is cancelled or every replica is lost.
@@ -158,13 +174,18 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 return;
             }
             if number.is_multiple_of(ENTRIES_PER_BEAT) {
+                if self.parents.iter().all(Parent::is_at_end) {
+                    self.are_all_new.store(true, Ordering::Relaxed);
+                }
                 let copies = self.storing.copies.iter().filter(|copy| copy.is_live());
                 copies.for_each(|copy| copy.beat(&self.options));
             }
-            let done = match source.next() {
-                Ok(None) => return,
-                Ok(Some(SourceItem::Entry(entry, opener))) => self.entry(entry, opener),
-                Ok(Some(SourceItem::Failed(error))) => {
+            let Some(Item { item, short }) = source.next() else {
+                return;
+            };
+            let done = match item {
+                Ok(SourceItem::Entry(entry, opener)) => self.entry(entry, (opener, short)),
+                Ok(SourceItem::Failed(error)) => {
                     self.source_failed(&error);
                     Ok(())
                 }
@@ -211,7 +232,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
         (self.walked, packs.unwrap_or_default())
     }
 
-    fn entry(&mut self, entry: Entry, opener: Option<Opener>) -> Result<(), Stopped> {
+    fn entry(&mut self, entry: Entry, way: Way) -> Result<(), Stopped> {
         self.options.monitor.event(Event::Object(&entry.path));
         if !self.accepts(&entry) {
             self.failed(
@@ -238,7 +259,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
         let known = former.as_ref().and_then(Former::node);
         let node = match entry.kind {
             EntryKind::File | EntryKind::Stream => {
-                match self.content_node(entry, opener, (known, is_read_again))? {
+                match self.content_node(entry, way, (known, is_read_again))? {
                     Some(node) => node,
                     None => return Ok(()),
                 }
@@ -278,7 +299,7 @@ impl<'scope, 'env> Session<'scope, 'env> {
     fn content_node(
         &mut self,
         entry: Entry,
-        opener: Option<Opener>,
+        way: Way,
         (known, is_read_again): (Option<&Node>, bool),
     ) -> Result<Option<Node>, Stopped> {
         let link = inode(&entry);
@@ -293,10 +314,10 @@ impl<'scope, 'env> Session<'scope, 'env> {
                 self.walked.counts.unchanged += 1;
                 Some(renewed(known, &entry))
             }
-            Some(known) => Some(self.read_again(known, entry, opener)?),
+            Some(known) => Some(self.read_again(known, entry, way)?),
             None => match self.renamed_mail(&entry) {
                 Some(node) => Some(node),
-                None => self.read(entry, opener)?,
+                None => self.read(entry, way)?,
             },
         };
         if let Some(node) = node.as_ref().filter(|_| is_linked)
@@ -309,14 +330,9 @@ impl<'scope, 'env> Session<'scope, 'env> {
 
     /// Reads a file that seems unchanged, and tells when it is not. What cannot be read stays as
     /// it was.
-    fn read_again(
-        &mut self,
-        known: &Node,
-        entry: Entry,
-        opener: Option<Opener>,
-    ) -> Result<Node, Stopped> {
+    fn read_again(&mut self, known: &Node, entry: Entry, way: Way) -> Result<Node, Stopped> {
         let as_it_was = renewed(known, &entry);
-        let Some(node) = self.read(entry, opener)? else {
+        let Some(node) = self.read(entry, way)? else {
             return Ok(as_it_was);
         };
         let stamps = |entry: &Entry| (entry.size_bytes, entry.modified, entry.changed, entry.inode);

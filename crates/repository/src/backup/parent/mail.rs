@@ -44,7 +44,7 @@ pub(super) struct Mailbox {
 }
 
 /// Gives the mailbox of a message.
-fn mailbox_of(path: &TreePath) -> Option<TreePath> {
+pub(in crate::backup) fn mailbox_of(path: &TreePath) -> Option<TreePath> {
     let directory = path.parent()?;
     matches!(directory.name(), Some(b"cur" | b"new"))
         .then(|| directory.parent())

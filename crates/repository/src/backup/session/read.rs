@@ -9,7 +9,7 @@ use sealing::{ChunkId, ChunkKind};
 use super::super::expected::Expected;
 use super::super::naming::{Cut, Piece};
 use super::super::pipeline::Side;
-use super::{Fresh, Session, Stopped};
+use super::{Fresh, Session, Short, Stopped, Way};
 use crate::chunker::{Class, Scan};
 use crate::content::{Bytes, ChunkRef, Content, INLINE_BYTES_MAX, Node, check_extents};
 use crate::error::chain;
@@ -59,8 +59,11 @@ impl Session<'_, '_> {
     pub(super) fn read(
         &mut self,
         entry: Entry,
-        opener: Option<Opener>,
+        (opener, short): Way,
     ) -> Result<Option<Node>, Stopped> {
+        if let Some(short) = short {
+            return self.store_short(short).map(Some);
+        }
         let shown = || entry.path.to_string();
         let Some(mut opener) = opener else {
             let error = "the source gives no way to its content".to_owned();
@@ -87,6 +90,42 @@ impl Session<'_, '_> {
         };
         self.failed(shown(), kept.to_owned(), ErrorClass::RetryLater);
         Ok(last)
+    }
+
+    /// Stores a file that was read ahead.
+    fn store_short(&mut self, short: Short) -> Result<Node, Stopped> {
+        let mut rest = short.bytes();
+        self.walked.counts.read_bytes += ByteCount::new(rest.len() as u64);
+        let mut list = Vec::with_capacity(short.chunks.len());
+        for (length, id) in &short.chunks {
+            let (chunk, after) = rest.split_at_checked(*length).ok_or(Stopped)?;
+            let side = self.side_of(list.is_empty() && after.is_empty());
+            let named = (*id, chunk);
+            list.push(self.storing.named(ChunkKind::Data, side, named)?);
+            rest = after;
+        }
+        let bytes = match (list.is_empty(), rest.is_empty()) {
+            (true, true) => Bytes::Nothing,
+            (true, false) => Bytes::Inline(rest.to_vec()),
+            (false, _) => self.storing.content_of(list)?,
+        };
+        Ok(Node {
+            content: Some(Content {
+                class: short.class,
+                bytes,
+                extents: None,
+            }),
+            entry: short.entry,
+        })
+    }
+
+    /// Gives the pack for a chunk: by chance, unless it is all of a content.
+    fn side_of(&mut self, is_all: bool) -> Side {
+        if is_all {
+            Side::First
+        } else {
+            self.storing.coins.toss()
+        }
     }
 
     /// Gives what is expected of long content: the chunks of the latest snapshot that has it.
@@ -265,13 +304,10 @@ impl Session<'_, '_> {
         length: usize,
         id: Option<ChunkId>,
     ) -> Result<(), Stopped> {
-        let window = &mut cutting.window;
+        let window = &cutting.window;
         let is_all = cutting.chunks == 0 && window.is_at_end && length == window.bytes().len();
-        let side = if is_all {
-            Side::First
-        } else {
-            self.storing.coins.toss()
-        };
+        let side = self.side_of(is_all);
+        let window = &mut cutting.window;
         let place = window.start..window.start + length;
         if cutting.is_long {
             window.pieces.push(Piece { place, side, id });
