@@ -272,19 +272,20 @@ fn answer(
 ) -> Result<Exit, Problem> {
     let done = command.state == CommandState::Done;
     let hint = format!("journalctl -u {unit} -n 100");
-    // Without a summary nothing was restored at all.
-    let Some(summary) = outcome.summary else {
-        let why = outcome
-            .error
-            .unwrap_or_else(|| "the unit gave no reason".to_owned());
-        return Err(Problem::new(Exit::Failed, "the restore failed")
-            .cause(model::escape(why.as_bytes()))
-            .hint(hint));
-    };
+    // The reason holds the summary, too.
+    let said = outcome.error.or_else(|| outcome.summary.clone());
+    let said = said.unwrap_or_else(|| "the unit gave no reason".to_owned());
+    let said = model::escape(said.as_bytes());
+    // Without a summary nothing was restored at all; when it was stopped, nothing was put in place.
+    let is_nothing = outcome.published.is_empty() && outcome.failures.is_empty();
+    if outcome.summary.is_none() || (!done && is_nothing) {
+        let problem = Problem::new(Exit::Failed, "the restore failed");
+        return Err(problem.cause(said).hint(hint));
+    }
     show(
         &Ended {
             ok: done,
-            summary,
+            summary: said,
             counts: None,
             published: outcome.published,
             failures: outcome.failures,

@@ -442,7 +442,7 @@ fn other_key_and_damaged_pack_are_named_and_older_snapshots_come_back() -> Resul
         @"
     restored  /root/restored
     failed    sealed bytes are damaged (7 entries)
-    6 entries, [size] restored.
+    6 entries, [size] restored; 7 could not be restored.
     Each one by name: journalctl -u backstay-restore@hurt.service -n 100
     exit 3
     "
