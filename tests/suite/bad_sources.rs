@@ -44,6 +44,11 @@ fn files_that_change_vanish_or_have_odd_names_stop_nothing() -> Result<()> {
     let bench = Bench::set_up(lab.host("web").boot()?)?;
     let host = &bench.server.host;
     bench.schedule("moving", "web", "\"local\"")?;
+    // All of the long file is new, so it is open for seconds.
+    host.sh(
+        "echo 'limits = { upload_per_second = \"20MB\" }' >> /etc/backstay/schedules.d/moving.toml",
+    )?;
+    bench.server.apply()?;
     host.sh(
         "set -e; cd /home/acme/www; head -c 80000000 /dev/urandom > a-big; echo gone > z-gone; \
          mkdir z-tree; echo gone > z-tree/leaf; for i in $(seq 4000); do : > m-$i; done",

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_orders;
 mod bad_sources;
 mod concurrent;
+mod cut_restore;
 mod dashboard;
 mod drift;
 mod exactly_once;
