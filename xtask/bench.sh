@@ -53,6 +53,7 @@ fetch() {
 if names "$sets" linux && [ ! -e "$bench/sets/linux" ]; then fetch linux-source-6.12; fi
 if names "$sets" hosting && [ ! -e "$bench/sets/hosting" ]; then fetch wordpress; fi
 
+mkdir -p "$bench/peers"
 if names "$tools" restic && [ ! -e "$bench/peers/restic" ]; then
     fetch restic
     dpkg-deb -x "$bench"/packages/restic_*.deb "$bench/peers/restic"
