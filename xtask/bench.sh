@@ -3,6 +3,7 @@
 #   SETS   linux,hosting,media,dumps (default), or demo: one site on a host of the lab, through the agent
 #          or scale: Backstay alone on made-up trees of COUNTS files (10000 100000 1000000 10000000)
 #   TOOLS  backstay,restic,rustic,borg (default: all that can be had)
+#   CACHE  cold: empty the page cache before each row
 #   RUNS   how often each row is measured (default: 5)
 set -euo pipefail
 . "$(dirname "$0")/say.sh"

@@ -1,7 +1,7 @@
 //! `backstay-bench`: Backstay's engine beside other backup programs, on the same data, in the same run.
 //!
 //! Every row is done by one tool after the other before the next row begins; the order of tools changes with each
-//! round. The page cache is warm, repositories are local and on the disk of the data. No agent, no controller, no lab:
+//! round. The page cache is warm unless it is to be cold, repositories are local and on the disk of the data. No agent, no controller, no lab:
 //! Backstay works through `backstayctl repo`.
 #![expect(
     clippy::print_stdout,
@@ -15,10 +15,10 @@ mod sets;
 mod tools;
 mod used;
 
-use std::env;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{env, fs};
 
 use lab::{Doing, Fault, Result, command};
 use serde_json::Value;
@@ -35,6 +35,7 @@ usage: backstay-bench SETS TOOLS RUNS RESULTS
   TOOLS    backstay,restic,rustic,borg or all
   RUNS     how often each row is measured
   RESULTS  the file for the results, as JSON
+With CACHE=cold in the environment the page cache is emptied before each row, which needs root.
 Data, programs and work lie below $BACKSTAY_CACHE/bench; $BACKSTAYCTL is the program to measure, and
 $BACKSTAY_CEILING what computes the least that it must.";
 
@@ -84,6 +85,7 @@ fn bench(sets: &str, tools: &str, runs: &str, results: &Path) -> Result<ExitCode
             copy: work.join("data"),
             used: &used,
             tools: &found,
+            is_cold: env::var_os("CACHE").is_some_and(|cache| cache == "cold"),
         }
         .measure(runs)?;
         println!("{}", measured.table(&found));
@@ -118,6 +120,8 @@ struct Rounds<'a> {
     copy: PathBuf,
     tools: &'a [Bench],
     used: &'a Used,
+    /// Everything is read from the disk.
+    is_cold: bool,
 }
 
 impl Rounds<'_> {
@@ -151,7 +155,7 @@ impl Rounds<'_> {
         for bench in &tools {
             let cost = self.work(bench, Work::Backup, 1)?;
             report.cost("first backup", bench.tool, cost);
-            if bench.tool == Tool::Backstay {
+            if bench.tool == Tool::Backstay && !self.is_cold {
                 let least = self.least(bench)?.wall_secs;
                 report.share("share of the ceiling", bench.tool, least / cost.wall_secs);
             }
@@ -223,11 +227,14 @@ impl Rounds<'_> {
 
     /// Lets a tool do a piece of work, with nothing left to write by others.
     fn work(&self, bench: &Bench, work: Work, number: usize) -> Result<Cost> {
-        if work == Work::Backup {
+        if work == Work::Backup && !self.is_cold {
             // borg drops from the page cache what it has read.
             warm(&self.copy)?;
         }
         self.settle()?;
+        if self.is_cold {
+            fs::write("/proc/sys/vm/drop_caches", "3").doing(|| "emptying the page cache")?;
+        }
         let mut cost = Cost::default();
         print!("  {} {work:?} … ", bench.tool.name());
         io::stdout().flush().doing(|| "writing")?;
