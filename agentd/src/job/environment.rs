@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ledger::Boot;
 use model::{Instant, RunId, Secret};
+use rustix::time::{ClockId, clock_gettime};
 
 /// In it the units say which boot this is: `/proc/sys` is hidden from them by `ProcSubset=pid`.
 const BOOT_VARIABLE: &str = "BACKSTAY_BOOT";
@@ -128,8 +129,21 @@ fn now_micros() -> i64 {
 
 fn booted_at(now: Instant) -> Option<Instant> {
     // `/proc/uptime` is hidden by ProcSubset=pid, the clock is not.
-    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Some(now.plus_secs(-up.tv_sec))
+    let up = clock_gettime(ClockId::Boottime).tv_sec;
+    let up = container_age_secs().map_or(up, |age| age.clamp(0, up));
+    Some(now.plus_secs(-up))
+}
+
+/// Tells for how long this container is up, if it is one: the kernel only knows of the machine below.
+fn container_age_secs() -> Option<i64> {
+    // systemd writes it when it begins (<https://systemd.io/CONTAINER_INTERFACE>).
+    let begun = rustix::fs::stat("/run/systemd/container").ok()?.st_mtime;
+    // The clock that stamped the file.
+    Some(
+        clock_gettime(ClockId::Realtime)
+            .tv_sec
+            .saturating_sub(begun),
+    )
 }
 
 /// The clock of this machine.

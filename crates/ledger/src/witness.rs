@@ -24,8 +24,7 @@ const CORRECTION_SECS_MAX: i64 = 60;
 pub struct Boot {
     /// The kernel's id of this boot.
     pub id: String,
-    /// Now, less the time since boot, by this machine's clock. In a container it may be the boot of
-    /// the machine below, which is good enough: it moves when the clock does.
+    /// Now, less the time since boot, by this machine's clock: it moves when the clock does.
     pub at: Instant,
 }
 
