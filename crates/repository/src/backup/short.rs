@@ -32,7 +32,7 @@ pub(super) struct Short {
     /// Its chunks; none of what is kept in its entry.
     pub(super) chunks: Vec<(usize, ChunkId)>,
     place: Range<usize>,
-    portion: Arc<Bytes>,
+    portion: Arc<Buffer>,
 }
 
 impl Short {
@@ -43,7 +43,7 @@ impl Short {
 }
 
 /// What was read together. The buffer goes back when nobody needs it any more.
-struct Bytes {
+struct Buffer {
     bytes: Vec<u8>,
     spare: Arc<Spare>,
 }
@@ -51,7 +51,7 @@ struct Bytes {
 /// Buffers that are used again. There are as many as portions under way.
 type Spare = Mutex<Vec<Vec<u8>>>;
 
-impl Drop for Bytes {
+impl Drop for Buffer {
     fn drop(&mut self) {
         lock(&self.spare).push(std::mem::take(&mut self.bytes));
     }
@@ -124,7 +124,7 @@ impl Reader {
             }
             self.flow.keep_cpu_share();
         }
-        let portion = Arc::new(Bytes {
+        let portion = Arc::new(Buffer {
             bytes,
             spare: Arc::clone(&self.spare),
         });
