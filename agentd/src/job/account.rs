@@ -203,6 +203,7 @@ mod tests {
                 id: RunId::from_bytes([number; 16]),
                 timer: by_timer.then(|| "backstay-job@hourly.timer".to_owned()),
                 booted_at: Some(Instant::from_secs(START)),
+                kernel_booted_at: Instant::from_secs(START),
                 boot_id: "first".to_owned(),
                 credentials: None,
             };

@@ -134,6 +134,7 @@ mod tests {
         let boot = Boot {
             id: "a".into(),
             at: hour(-5),
+            began_at: hour(-5),
         };
         ledger.witness(&boot, hour(0)).unwrap();
         let witness = ledger.witness(&boot, hour(5)).unwrap();

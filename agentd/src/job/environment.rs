@@ -48,6 +48,8 @@ pub(crate) struct Invocation {
     pub(crate) timer: Option<String>,
     /// When the machine booted.
     pub(crate) booted_at: Option<Instant>,
+    /// The same of the kernel, which in a container is that of the machine below.
+    pub(crate) kernel_booted_at: Instant,
     /// The kernel's id of this boot.
     pub(crate) boot_id: String,
     /// Where systemd put the credentials of this unit.
@@ -63,6 +65,7 @@ impl Invocation {
             id: id.unwrap_or_else(random_id),
             timer: variable("TRIGGER_UNIT").filter(|unit| unit.ends_with(".timer")),
             booted_at: booted_at(now),
+            kernel_booted_at: now.plus_secs(-up_secs()),
             boot_id: variable(BOOT_VARIABLE).unwrap_or_default(),
             credentials: variable("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         }
@@ -72,7 +75,9 @@ impl Invocation {
     pub(crate) fn boot(&self) -> Option<Boot> {
         Some(Boot {
             id: self.boot_id.clone(),
-            at: self.booted_at?,
+            // It moves when the clock does, also in a container.
+            at: self.kernel_booted_at,
+            began_at: self.booted_at?,
         })
     }
 
@@ -127,9 +132,13 @@ fn now_micros() -> i64 {
     jiff::Timestamp::now().as_microsecond()
 }
 
+/// Gives for how long the kernel is up: `/proc/uptime` is hidden by `ProcSubset=pid`, the clock is not.
+fn up_secs() -> i64 {
+    clock_gettime(ClockId::Boottime).tv_sec
+}
+
 fn booted_at(now: Instant) -> Option<Instant> {
-    // `/proc/uptime` is hidden by ProcSubset=pid, the clock is not.
-    let up = clock_gettime(ClockId::Boottime).tv_sec;
+    let up = up_secs();
     let up = container_age_secs().map_or(up, |age| age.clamp(0, up));
     Some(now.plus_secs(-up))
 }

@@ -24,8 +24,11 @@ const CORRECTION_SECS_MAX: i64 = 60;
 pub struct Boot {
     /// The kernel's id of this boot.
     pub id: String,
-    /// Now, less the time since boot, by this machine's clock: it moves when the clock does.
+    /// Now, less the time for which the kernel is up, by this machine's clock: it moves when the clock does. In a container
+    /// it is the boot of the machine below.
     pub at: Instant,
+    /// When this machine or container began, by the same clock.
+    pub began_at: Instant,
 }
 
 /// A time in which the server was on and its clock went evenly.
@@ -72,9 +75,9 @@ impl Witness {
             }
         }
         let last = self.spans.last();
-        let is_boot_after = |last: &Span| last.boot != boot.id && boot.at > last.seen;
+        let is_boot_after = |last: &Span| last.boot != boot.id && boot.began_at > last.seen;
         let from = match last {
-            Some(last) if is_boot_after(last) => boot.at,
+            Some(last) if is_boot_after(last) => boot.began_at,
             _ => now,
         };
         self.spans.push(Span {
@@ -148,7 +151,29 @@ mod tests {
         Boot {
             id: id.to_owned(),
             at: Instant::from_secs(secs),
+            began_at: Instant::from_secs(secs),
         }
+    }
+
+    #[test]
+    fn a_container_was_off_until_it_began_whenever_the_machine_below_did() {
+        let at = Instant::from_secs;
+        let mut witness = Witness::default();
+        witness.see(&boot("a", 500), at(1000));
+        let again = Boot {
+            began_at: at(3000),
+            ..boot("b", 1500)
+        };
+        witness.see(&again, at(3100));
+        assert_eq!(witness.absence(at(2000)), Absence::Off);
+        assert_eq!(witness.absence(at(3050)), Absence::NotArmed);
+        // Its clock is moved on, which the file that tells its age does not show.
+        let moved = Boot {
+            at: at(2500),
+            ..again
+        };
+        witness.see(&moved, at(4200));
+        assert_eq!(witness.absence(at(3500)), Absence::ClockMoved);
     }
 
     #[test]
