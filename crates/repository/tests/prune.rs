@@ -137,7 +137,7 @@ fn a_budget_ends_the_work_and_the_next_time_goes_on() {
         waste = report.waste_bytes;
         times += 1;
     }
-    assert!(times < 20, "{times}");
+    assert!((4..20).contains(&times), "one pack each time: {times}");
     assert!(store.total_bytes() < 750_000, "{}", store.total_bytes());
 }
 

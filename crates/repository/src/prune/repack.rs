@@ -24,7 +24,7 @@ use crate::reader::{ChunkReader, plan_runs};
 pub struct Repack {
     /// Only while more than this share of what is stored is not needed.
     pub waste_percent: u8,
-    /// At most so many bytes are stored anew; the next time goes on.
+    /// No pack is begun once so many bytes are to be stored anew; the next time goes on.
     pub bytes_max: u64,
     /// No pack is begun after this time; the next time goes on.
     pub secs_max: u32,
@@ -221,7 +221,8 @@ impl Mover<'_> {
         let ends = self.options.clock.now().plus_secs(limits.secs_max.into());
         let mut reader = ChunkReader::new(self.domain, self.index);
         for ordinal in ordinals {
-            let is_over = self.moved.bytes() >= limits.bytes_max;
+            let begun: u64 = lanes.iter().map(Lane::begun_bytes).sum();
+            let is_over = self.moved.bytes() + begun >= limits.bytes_max;
             if is_over || self.options.clock.now() >= ends || self.options.monitor.is_cancelled() {
                 self.moved.is_cut_short = true;
                 break;
@@ -426,6 +427,12 @@ impl Lane {
         } else {
             METADATA_FRAME_BYTES
         }
+    }
+
+    /// Gives how much is on its way into a pack that is not stored yet.
+    fn begun_bytes(&self) -> u64 {
+        let framed = self.builder.as_ref().map_or(0, PackBuilder::stored_bytes);
+        framed as u64 + self.plain.len() as u64
     }
 
     /// Gives the old packs of which everything is stored anew.
