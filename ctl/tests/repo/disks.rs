@@ -69,7 +69,8 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// Masks ids, sizes and times, which differ each time.
+/// Masks ids, sizes and times, which differ each time, and the kind of a pack: both kinds are stored
+/// side by side, and either meets the fault first.
 fn masked(text: &str) -> String {
     let mut shown = Vec::new();
     for line in text.lines() {
@@ -89,7 +90,10 @@ fn mask_word(word: &str) -> String {
     let mut masked: Vec<String> = Vec::new();
     for (at, part) in parts.iter().enumerate() {
         let next_is_id = parts.get(at + 1).is_some_and(|next| is_id(next));
-        if is_id(part) || part.len() == 2 && next_is_id {
+        let names_id = parts.get(at + 2).is_some_and(|name| is_id(name));
+        if names_id && ["m", "p"].contains(part) {
+            masked.push("[pack]".to_owned());
+        } else if is_id(part) || part.len() == 2 && next_is_id {
             masked.push("[id]".to_owned());
         } else if part.bytes().next().is_some_and(|b| b.is_ascii_digit()) && part.contains('.') {
             masked.push("[n]".to_owned());
