@@ -39,6 +39,7 @@ struct Arguments {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Answer with one JSON document instead of tables
     #[arg(long, global = true)]

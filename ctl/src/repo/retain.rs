@@ -103,6 +103,9 @@ struct SweepArguments {
     /// Begin to rewrite no pack after this long
     #[arg(long, value_name = "SPAN", value_parser = settings::seconds, requires = "repack")]
     repack_for: Option<u64>,
+    /// Rewrite about so many bytes; the next time goes on
+    #[arg(long, value_name = "SIZE", value_parser = settings::bytes, requires = "repack")]
+    repack_bytes: Option<ByteCount>,
 }
 
 /// What to delete.
@@ -298,7 +301,9 @@ fn reseal(
     });
     let report = domain.reseal(&PruneOptions {
         repack: Some(Repack {
-            bytes_max: arguments.reseal_bytes.map_or(u64::MAX, ByteCount::get),
+            bytes_max: arguments
+                .reseal_bytes
+                .map_or(limits.bytes_max, ByteCount::get),
             secs_max: arguments.reseal_for.map_or(limits.secs_max, seconds),
             ..limits
         }),
@@ -414,6 +419,7 @@ fn options<'a>(sweep: &SweepArguments, watch: &'a Watch) -> PruneOptions<'a> {
         strays: true,
         repack: sweep.repack.then(|| Repack {
             waste_percent: sweep.repack_over,
+            bytes_max: sweep.repack_bytes.map_or(u64::MAX, ByteCount::get),
             secs_max: sweep.repack_for.map_or(u32::MAX, seconds),
             ..Repack::default()
         }),
@@ -456,6 +462,10 @@ fn show_pruned(report: &Pruned, screen: &mut Screen) -> Result<(), Problem> {
     if report.emptied_packs > 0 {
         let (packs, bytes) = (count(report.emptied_packs), report.moved_bytes);
         screen.line(&[plain(format!("{packs} rewritten as {bytes}."))])?;
+    }
+    if report.is_cut_short {
+        let text = "More is left to rewrite: the same again goes on from here.";
+        screen.line(&[plain(text)])?;
     }
     if report.unreadable_packs > 0 {
         let packs = count(report.unreadable_packs);

@@ -213,6 +213,50 @@ fn with_no_grace_what_nothing_needs_goes_at_once() {
 }
 
 #[test]
+fn packs_are_rewritten_little_by_little_when_told_so() {
+    let alone = Alone::new();
+    let noise = |seed: u32| -> String {
+        let numbers = (0..4000_u32).map(|n| (n ^ (seed << 20)).wrapping_mul(2_654_435_761));
+        numbers.map(|number| number.to_string()).collect()
+    };
+    for run in 0..4 {
+        alone.host.write(&format!("tree/kept{run}"), &noise(run));
+        alone.host.write("tree/gone", &noise(100 + run));
+        alone.back_up();
+    }
+    alone.ask(&["forget", "--keep-last", "1", "--trash", "0s"]);
+    let unit = alone.run(&["prune", "--repack-bytes", "1KiB"]);
+    assert!(unit.ends_with("--- exit 2\n"), "only with --repack: {unit}");
+    let little = "prune --grace 0s --trash 0s --repack --repack-over 0 --repack-bytes 1KiB";
+    let little: Vec<&str> = little.split(' ').collect();
+    let told = alone.run(&little);
+    assert!(
+        told.contains("More is left to rewrite: the same again goes on"),
+        "{told}"
+    );
+    let mut waste = u64::MAX;
+    let times = (0..9).take_while(|_| {
+        let pruned = alone.ask(&little);
+        let left = pruned["waste_bytes"].as_u64().unwrap();
+        assert!(left < waste, "{pruned}");
+        waste = left;
+        pruned["is_cut_short"] == true
+    });
+    let times = times.count();
+    assert!((1..9).contains(&times), "{times}");
+    assert_eq!(alone.ask(&["verify"])["is_sound"], true);
+    let out = alone.host.path("out");
+    alone.ask(&["restore", "--to", &out]);
+    for run in 0..4 {
+        let kept = alone.host.path(&format!("tree/kept{run}"));
+        assert_eq!(
+            fs::read_to_string(format!("{out}{kept}")).unwrap(),
+            noise(run)
+        );
+    }
+}
+
+#[test]
 fn what_was_let_go_comes_back_until_the_trash_is_emptied() {
     let alone = Alone::new();
     alone
