@@ -60,6 +60,7 @@ struct SnapshotRow {
     entries: u64,
     size_bytes: ByteCount,
     accounts: Vec<String>,
+    paths: Vec<String>,
 }
 
 /// Shows the snapshots of a schedule at each of its destinations.
@@ -139,6 +140,7 @@ fn row(destination: Option<&DestinationName>, snapshot: &Snapshot) -> SnapshotRo
         entries: body.entries,
         size_bytes: body.bytes,
         accounts: body.accounts.clone(),
+        paths: body.paths().iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -151,7 +153,7 @@ fn show_snapshots(rows: &[SnapshotRow], screen: &mut Screen) -> Result<(), Probl
         screen.line(&[toned("No snapshots yet.", Tone::Faint)])?;
         return Ok(());
     }
-    let mut table = Table::new(&[
+    let mut heads = vec![
         "snapshot",
         "taken",
         "host",
@@ -160,9 +162,13 @@ fn show_snapshots(rows: &[SnapshotRow], screen: &mut Screen) -> Result<(), Probl
         ">size",
         "state",
         "destination",
-    ]);
+    ];
+    // Only what a person backed up by hand has paths of its own.
+    let has_paths = rows.iter().any(|row| !row.paths.is_empty());
+    heads.extend(has_paths.then_some("paths"));
+    let mut table = Table::new(&heads);
     for row in rows {
-        table.row(vec![
+        let mut cells = vec![
             plain(row.id),
             plain(local(row.taken_at)),
             plain(model::escape(row.host.as_bytes())),
@@ -179,7 +185,9 @@ fn show_snapshots(rows: &[SnapshotRow], screen: &mut Screen) -> Result<(), Probl
                     .as_ref()
                     .map_or("-".to_owned(), ToString::to_string),
             ),
-        ]);
+        ];
+        cells.extend(has_paths.then(|| plain(row.paths.join(" "))));
+        table.row(cells);
     }
     screen.table(&table)?;
     Ok(())

@@ -51,6 +51,7 @@ impl Kept {
                 host: "web1",
                 run: None,
                 roots: &[],
+                paths: &[],
                 compare_by: &[],
                 tuning: Tuning::default(),
                 clock: &clock,

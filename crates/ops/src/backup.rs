@@ -114,6 +114,7 @@ pub fn back_up_schedule(plan: BackupPlan<'_>) -> BackupOutcome {
         host: plan.host,
         run: Some(plan.run),
         roots: &roots,
+        paths: &[],
         compare_by: &roots,
         tuning: tuning(plan.schedule, plan.limits),
         clock: plan.clock,

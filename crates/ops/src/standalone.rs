@@ -218,6 +218,7 @@ pub fn back_up_trees(
         run: None,
         // Such a snapshot is restored into a directory; these are what goes back in place.
         roots: &[],
+        paths: &prefixes,
         compare_by: &prefixes,
         tuning: trees.tuning,
         clock: trees.clock,

@@ -137,6 +137,7 @@ fn back_up_all(store: Arc<dyn ObjectStore>, key: &ScheduleKey, source: &TreeSour
         host: "web1",
         run: None,
         roots: &[],
+        paths: &[],
         compare_by: &[],
         tuning: Tuning::default(),
         clock: &FixedClock::at_secs(1_700_000_000),

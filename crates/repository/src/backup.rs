@@ -63,6 +63,9 @@ pub struct BackupOptions<'a> {
     pub run: Option<RunId>,
     /// The trees that the source walks and that may be restored in place, as paths in the snapshot.
     pub roots: &'a [TreePath],
+    /// What a person asked to back up, as paths in the snapshot, when it was a person: snapshots of
+    /// other paths, or of other hosts, are another series.
+    pub paths: &'a [TreePath],
     /// The run is compared with the newest snapshot that holds one of these, or with the newest
     /// when none does.
     pub compare_by: &'a [TreePath],
@@ -174,6 +177,7 @@ pub fn back_up(
         failures: session::for_snapshot(&failures),
         accounts,
         roots: options.roots.to_vec(),
+        paths: options.paths.to_vec(),
         reread_round: origin.reread_round,
     });
     let plaintext = snapshot.and_then(|snapshot| snapshot.encode().ok());

@@ -1,6 +1,6 @@
 //! Forgetting snapshots. What only they hold is deleted by pruning.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Instant, SnapshotId};
 use sealing::{ObjectKind, Right};
@@ -8,7 +8,7 @@ use sealing::{ObjectKind, Right};
 use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::retention::{Candidate, Keep, RetentionPlan, plan_retention};
-use crate::snapshot::SnapshotStatus;
+use crate::snapshot::{Series, Snapshot, SnapshotStatus};
 
 impl Domain {
     /// Discards the snapshots that the rules let go; gives which.
@@ -26,12 +26,35 @@ impl Domain {
         Ok(gone)
     }
 
-    /// Says what the rules would do with each snapshot.
+    /// Says what the rules would do with each snapshot. They look at each series alone: at what one
+    /// host backed up of the same paths, and at the snapshots of schedules.
     ///
     /// # Errors
     ///
     /// `Store` when snapshots cannot be listed, `Damaged` when a pin cannot be read.
     pub fn plan(&self, keep: &Keep, now: Instant) -> Result<RetentionPlan, RepositoryError> {
+        self.plan_by(keep, now, |snapshot| Some(snapshot.body.series()))
+    }
+
+    /// Says what the rules would do when they look at all snapshots together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Domain::plan`].
+    pub fn plan_together(
+        &self,
+        keep: &Keep,
+        now: Instant,
+    ) -> Result<RetentionPlan, RepositoryError> {
+        self.plan_by(keep, now, |_| None)
+    }
+
+    fn plan_by(
+        &self,
+        keep: &Keep,
+        now: Instant,
+        series: impl Fn(&Snapshot) -> Option<Series<'_>>,
+    ) -> Result<RetentionPlan, RepositoryError> {
         let list = self.snapshots()?;
         let pinned: BTreeSet<_> = self
             .pins()?
@@ -39,17 +62,29 @@ impl Domain {
             .filter(|pin| pin.holds(now))
             .map(|pin| pin.snapshot)
             .collect();
-        let candidates: Vec<_> = list
-            .snapshots
-            .iter()
-            .map(|snapshot| Candidate {
-                id: snapshot.id,
-                at: snapshot.body.started_at,
-                is_complete: snapshot.body.status == SnapshotStatus::Complete,
-                is_pinned: pinned.contains(&snapshot.id),
-            })
-            .collect();
-        Ok(plan_retention(&candidates, keep, now))
+        let mut candidates: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for snapshot in &list.snapshots {
+            candidates
+                .entry(series(snapshot))
+                .or_default()
+                .push(Candidate {
+                    id: snapshot.id,
+                    at: snapshot.body.started_at,
+                    is_complete: snapshot.body.status == SnapshotStatus::Complete,
+                    is_pinned: pinned.contains(&snapshot.id),
+                });
+        }
+        let mut plan = RetentionPlan::default();
+        for one in candidates.values() {
+            let own = plan_retention(one, keep, now);
+            plan.gone.extend(own.gone);
+            plan.kept.extend(own.kept);
+        }
+        let ages = list.snapshots.iter().map(|snapshot| snapshot.id).zip(0..);
+        let ages: BTreeMap<SnapshotId, usize> = ages.collect();
+        plan.gone.sort_by_key(|id| ages.get(id));
+        plan.kept.sort_by_key(|(id, _)| ages.get(id));
+        Ok(plan)
     }
 
     /// Forgets snapshots for good: they do not go into the trash. What only they hold is deleted by later runs of [`Domain::prune`].

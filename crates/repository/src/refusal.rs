@@ -1,6 +1,8 @@
 //! When nothing may be let go: while the clock or the newest snapshots cannot be believed.
 
-use model::{ByteCount, Instant};
+use std::collections::BTreeMap;
+
+use model::{ByteCount, Instant, escape};
 use thiserror::Error;
 
 use crate::domain::Domain;
@@ -18,7 +20,7 @@ const USUAL_BYTES_MIN: u64 = 16 * 1024 * 1024;
 const USUAL_ENTRIES_MIN: u64 = 1000;
 
 /// Says why nothing may be let go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The clock is older than this program.
     #[error("the clock says {now}, which is before this program was built ({built_at})")]
@@ -37,14 +39,19 @@ pub enum Refusal {
         newest: Instant,
     },
     /// The newest snapshots all lack something.
-    #[error("the newest {PARTIAL_COUNT} snapshots are partial, and older ones are complete")]
-    Partial,
+    #[error("the newest {PARTIAL_COUNT} snapshots{of} are partial, and older ones are complete")]
+    Partial {
+        /// Of what, when a person asked for it.
+        of: String,
+    },
     /// The newest snapshot is much smaller than usual.
     #[error(
-        "the newest snapshot has {entries} entries and {bytes}; \
+        "the newest snapshot{of} has {entries} entries and {bytes}; \
          {usual_entries} and {usual_bytes} were usual before"
     )]
     Shrunk {
+        /// Of what, when a person asked for it.
+        of: String,
         /// Its entries.
         entries: u64,
         /// Its bytes.
@@ -60,7 +67,6 @@ pub enum Refusal {
 #[derive(Debug, Clone, Copy)]
 struct Look {
     started_at: Instant,
-    finished_at: Instant,
     is_complete: bool,
     entries: u64,
     bytes: u64,
@@ -82,35 +88,60 @@ impl Domain {
         if let Some(error) = list.unreadable.into_iter().next() {
             return Err(error);
         }
-        let looks: Vec<_> = list.snapshots.iter().map(look).collect();
-        Ok(refuse(looks, now, built_at))
+        let newest = list.snapshots.iter().map(|one| one.body.finished_at).max();
+        if let Some(refusal) = refuse_clock(newest, now, built_at) {
+            return Ok(Some(refusal));
+        }
+        let mut series: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for snapshot in &list.snapshots {
+            let own = series.entry(snapshot.body.series()).or_default();
+            own.push(snapshot);
+        }
+        Ok(series.values().find_map(|own| {
+            let of = own.first().map(|snapshot| of_what(snapshot));
+            let looks = own.iter().map(|snapshot| look(snapshot)).collect();
+            refuse(looks, of.unwrap_or_default())
+        }))
     }
+}
+
+/// Says of which host and paths a snapshot is, in the words of a refusal.
+fn of_what(snapshot: &Snapshot) -> String {
+    let paths = snapshot.body.paths();
+    let Some(first) = paths.first() else {
+        return String::new();
+    };
+    let more = if paths.len() > 1 { " and more" } else { "" };
+    let host = escape(snapshot.body.host.as_bytes());
+    format!(" of {first}{more} on {host}")
 }
 
 fn look(snapshot: &Snapshot) -> Look {
     let body = &snapshot.body;
     Look {
         started_at: body.started_at,
-        finished_at: body.finished_at,
         is_complete: body.status == SnapshotStatus::Complete,
         entries: body.entries,
         bytes: body.bytes.get(),
     }
 }
 
-fn refuse(mut looks: Vec<Look>, now: Instant, built_at: Instant) -> Option<Refusal> {
+fn refuse_clock(newest: Option<Instant>, now: Instant, built_at: Instant) -> Option<Refusal> {
     if now < built_at {
         return Some(Refusal::ClockBeforeBuild { now, built_at });
     }
-    let newest = looks.iter().map(|look| look.finished_at).max()?;
-    if now < newest.plus_secs(-BEHIND_SECS_MAX) {
-        return Some(Refusal::ClockBehind { now, newest });
-    }
+    let newest = newest?;
+    let is_behind = now < newest.plus_secs(-BEHIND_SECS_MAX);
+    is_behind.then_some(Refusal::ClockBehind { now, newest })
+}
+
+/// Looks at the snapshots of one series.
+fn refuse(mut looks: Vec<Look>, of: String) -> Option<Refusal> {
     looks.sort_by_key(|look| std::cmp::Reverse(look.started_at));
     let (first, rest) = looks.split_at_checked(PARTIAL_COUNT).unwrap_or((&[], &[]));
     let is_partial = !first.is_empty() && first.iter().all(|look| !look.is_complete);
     if is_partial && rest.iter().any(|look| look.is_complete) {
-        return Some(Refusal::Partial);
+        return Some(Refusal::Partial { of });
     }
     let (newest, before) = looks.split_first()?;
     let usual_entries = median(before, |look| look.entries);
@@ -118,6 +149,7 @@ fn refuse(mut looks: Vec<Look>, now: Instant, built_at: Instant) -> Option<Refus
     let has_few = usual_entries >= USUAL_ENTRIES_MIN && newest.entries < usual_entries / 2;
     let is_small = usual_bytes >= USUAL_BYTES_MIN && newest.bytes < usual_bytes / 2;
     (has_few || is_small).then_some(Refusal::Shrunk {
+        of,
         entries: newest.entries,
         bytes: ByteCount::new(newest.bytes),
         usual_entries,
@@ -138,11 +170,10 @@ mod tests {
     const DAY: i64 = 24 * 3600;
     const BUILT: Instant = Instant::from_secs(1_000_000);
 
-    /// A snapshot a day, each of an hour, the last one on day `number - 1`.
+    /// A snapshot a day, the last one on day `number - 1`.
     fn days(number: i64) -> Vec<Look> {
         let one = |day| Look {
             started_at: BUILT.plus_secs(day * DAY),
-            finished_at: BUILT.plus_secs(day * DAY + 3600),
             is_complete: true,
             entries: 10_000,
             bytes: 1 << 30,
@@ -156,19 +187,17 @@ mod tests {
 
     #[test]
     fn a_clock_that_cannot_be_right_is_refused() {
-        assert_eq!(refuse(days(9), now(), BUILT), None);
-        assert_eq!(refuse(Vec::new(), now(), BUILT), None);
+        let ended = BUILT.plus_secs(8 * DAY + 3600);
+        assert_eq!(refuse_clock(Some(ended), now(), BUILT), None);
+        assert_eq!(refuse_clock(None, now(), BUILT), None);
         let past = BUILT.plus_secs(-1);
         assert!(matches!(
-            refuse(Vec::new(), past, BUILT),
+            refuse_clock(None, past, BUILT),
             Some(Refusal::ClockBeforeBuild { .. })
         ));
-        let ended = BUILT.plus_secs(8 * DAY + 3600);
-        assert_eq!(refuse(days(9), ended.plus_secs(-3600), BUILT), None);
-        assert!(matches!(
-            refuse(days(9), ended.plus_secs(-3601), BUILT),
-            Some(Refusal::ClockBehind { .. })
-        ));
+        let early = |secs: i64| refuse_clock(Some(ended), ended.plus_secs(-secs), BUILT);
+        assert_eq!(early(3600), None);
+        assert!(matches!(early(3601), Some(Refusal::ClockBehind { .. })));
     }
 
     #[test]
@@ -176,11 +205,14 @@ mod tests {
         let mut looks = days(6);
         looks[5].is_complete = false;
         looks[4].is_complete = false;
-        assert_eq!(refuse(looks.clone(), now(), BUILT), None);
+        assert_eq!(refuse(looks.clone(), String::new()), None);
         looks[3].is_complete = false;
-        assert_eq!(refuse(looks.clone(), now(), BUILT), Some(Refusal::Partial));
+        assert_eq!(
+            refuse(looks.clone(), "it".into()),
+            Some(Refusal::Partial { of: "it".into() })
+        );
         looks.iter_mut().for_each(|look| look.is_complete = false);
-        assert_eq!(refuse(looks, now(), BUILT), None, "it never was otherwise");
+        assert_eq!(refuse(looks, String::new()), None, "it never was otherwise");
     }
 
     #[test]
@@ -192,7 +224,7 @@ mod tests {
                 .rev()
                 .take(number)
                 .for_each(|look| look.bytes /= 3);
-            refuse(looks, now(), BUILT)
+            refuse(looks, String::new())
         };
         for number in 1..5 {
             assert!(
@@ -204,7 +236,7 @@ mod tests {
         let mut looks = days(4);
         looks[3].entries = 4999;
         assert!(matches!(
-            refuse(looks.clone(), now(), BUILT),
+            refuse(looks.clone(), String::new()),
             Some(Refusal::Shrunk {
                 entries: 4999,
                 usual_entries: 10_000,
@@ -212,6 +244,6 @@ mod tests {
             })
         ));
         looks.iter_mut().for_each(|look| look.entries /= 11);
-        assert_eq!(refuse(looks, now(), BUILT), None, "few files vary much");
+        assert_eq!(refuse(looks, String::new()), None, "few files vary much");
     }
 }

@@ -90,6 +90,9 @@ pub struct SnapshotBody {
     pub accounts: Vec<String>,
     #[serde(default)]
     roots: Vec<String>,
+    /// What a person asked for, written as the roots are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<String>,
     /// How many runs read a share of the unchanged files again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) reread_round: u64,
@@ -103,7 +106,25 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// Snapshots that succeed each other, so that rules of retention and what is usual are those of each
+/// series alone: all of schedules together, or what one host backed up of the same paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Series<'s>(Option<(&'s str, &'s [String])>);
+
 impl SnapshotBody {
+    /// Gives the series that the snapshot is of.
+    pub(crate) fn series(&self) -> Series<'_> {
+        let by_hand = !self.paths.is_empty();
+        Series(by_hand.then_some((&self.host, &self.paths)))
+    }
+
+    /// Gives the paths that a person asked for, in order; none in a run of a schedule.
+    #[must_use]
+    pub fn paths(&self) -> Vec<TreePath> {
+        let paths = self.paths.iter();
+        paths.filter_map(|text| root_from_text(text)).collect()
+    }
+
     /// Gives the trees that the source walked, as paths in the snapshot: what a restore in place
     /// replaces as a whole.
     #[must_use]
@@ -113,6 +134,12 @@ impl SnapshotBody {
             .filter_map(|text| root_from_text(text))
             .collect()
     }
+}
+
+/// Gives the texts of as many paths as there is room for.
+fn texts(paths: &[TreePath]) -> Vec<String> {
+    let texts = paths.iter().map(root_to_text);
+    texts.take_while(fits(ROOTS_BYTES_MAX)).collect()
 }
 
 /// Writes a path as hexadecimal digits: its bytes need not be text.
@@ -147,6 +174,7 @@ pub(crate) struct NewSnapshot {
     pub(crate) failures: Vec<SnapshotFailure>,
     pub(crate) accounts: Vec<String>,
     pub(crate) roots: Vec<TreePath>,
+    pub(crate) paths: Vec<TreePath>,
     pub(crate) reread_round: u64,
 }
 
@@ -162,6 +190,9 @@ impl NewSnapshot {
         let mut accounts = self.accounts;
         accounts.truncate(ACCOUNT_COUNT_MAX);
         accounts.retain(|account| account.len() <= 200);
+        let mut paths = self.paths;
+        paths.sort();
+        paths.dedup();
         serde_json::to_vec(&SnapshotBody {
             schedule: self.schedule,
             host: self.host,
@@ -182,12 +213,8 @@ impl NewSnapshot {
             failed: self.failed,
             failures,
             accounts,
-            roots: self
-                .roots
-                .iter()
-                .map(root_to_text)
-                .take_while(fits(ROOTS_BYTES_MAX))
-                .collect(),
+            roots: texts(&self.roots),
+            paths: texts(&paths),
             reread_round: self.reread_round,
         })
     }
@@ -279,6 +306,10 @@ mod tests {
             failures: vec![failure; 1000],
             accounts: vec!["acme.1001".into(); 9000],
             roots: vec![TreePath::parse(b"acme.1001/files/home/\xff").unwrap()],
+            paths: vec![
+                TreePath::parse(b"srv/b").unwrap(),
+                TreePath::parse(b"srv/a").unwrap(),
+            ],
             reread_round: 3,
         };
         let plaintext = new.encode().unwrap();
@@ -289,8 +320,12 @@ mod tests {
         assert_eq!(read.body.status, SnapshotStatus::Partial);
         assert_eq!(read.body.failures.len(), FAILURE_COUNT_MAX);
         assert!(hash.to_string().starts_with(&read.id.to_string()));
+        let sorted = ["srv/a", "srv/b"].map(|text| TreePath::parse(text.as_bytes()).unwrap());
+        assert_eq!(read.body.paths(), sorted);
         let other = SnapshotId::from_bytes([3; 16]);
         let again = with_id(&plaintext, other).unwrap();
+        let sealed_again = Snapshot::decode(hash, &again, true).unwrap();
+        assert_eq!(sealed_again.body.series(), read.body.series());
         assert_eq!(Snapshot::decode(hash, &again, true).unwrap().id, other);
         assert_eq!(Snapshot::decode(hash, &again, false).unwrap().id, read.id);
     }

@@ -333,6 +333,7 @@ fn snapshots() {
         is_cut: false,
         reread_round: 0,
         roots: vec![TreePath::parse(b"acme.1001/files/home/\xff").unwrap()],
+        paths: Vec::new(),
     };
     let text = String::from_utf8(new.encode().unwrap()).unwrap();
     assert!(text.contains(&ByteCount::new(5).get().to_string()));

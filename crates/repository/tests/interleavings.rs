@@ -270,6 +270,7 @@ fn back_up_as(
         host: HOSTS[who],
         run: None,
         roots: &[],
+        paths: &[],
         compare_by: &[],
         tuning: world.tuning,
         clock: &world.clock,

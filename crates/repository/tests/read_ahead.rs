@@ -145,6 +145,7 @@ fn run_watched(
         host: "web1",
         run: None,
         roots: &[],
+        paths: &[],
         compare_by: &[],
         tuning: world.tuning,
         clock: &world.clock,

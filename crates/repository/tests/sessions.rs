@@ -140,6 +140,7 @@ fn back_up_as(
         host,
         run: None,
         roots: &[],
+        paths: &[],
         compare_by: &[],
         tuning: world.tuning,
         clock: &world.clock,

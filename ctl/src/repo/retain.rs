@@ -20,6 +20,10 @@ pub struct ForgetArguments {
     snapshots: Vec<String>,
     #[command(flatten)]
     rules: KeepArguments,
+    /// Apply the rules to all snapshots together, and not to those of each machine and set of paths
+    /// alone
+    #[arg(long, requires = "rules")]
+    together: bool,
     /// Delete for good the snapshots that are damaged, also in the trash
     ///
     /// What a damaged snapshot held may still be had back from a copy at another destination:
@@ -38,7 +42,7 @@ pub struct ForgetArguments {
     repo: RepoArguments,
 }
 
-/// Rules; a snapshot is kept when any of them keeps it.
+/// Rules; a snapshot is kept when any of them keeps it. Each machine and set of paths has its own.
 #[derive(Debug, Args)]
 #[group(id = "rules", multiple = true)]
 struct KeepArguments {
@@ -365,7 +369,12 @@ fn choose(domain: &Domain, arguments: &ForgetArguments, rules: &Keep) -> Result<
     }
     let kept = |(snapshot, by)| Kept { snapshot, by };
     if arguments.snapshots.is_empty() {
-        let plan = domain.plan(rules, now()).map_err(problem)?;
+        let plan = if arguments.together {
+            domain.plan_together(rules, now())
+        } else {
+            domain.plan(rules, now())
+        };
+        let plan = plan.map_err(problem)?;
         return Ok(Choice {
             gone: plan.gone,
             kept: plan.kept.into_iter().map(kept).collect(),

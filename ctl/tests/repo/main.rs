@@ -321,6 +321,39 @@ fn a_pinned_snapshot_stays_until_it_is_unpinned() {
 }
 
 #[test]
+fn rules_look_at_each_machine_and_set_of_paths_alone() {
+    let alone = Alone::new();
+    let [tree, other] = ["tree/below", "tree/index.php"].map(|path| alone.host.path(path));
+    let sets: [&[&str]; 4] = [
+        &[&tree],
+        &[&other],
+        &[&other, &tree],
+        &[&tree, "--host", "web2"],
+    ];
+    let mut newest = Vec::new();
+    for round in 0..2 {
+        for set in sets {
+            let made = alone.ask(&[&["backup"], set].concat());
+            newest.extend((round == 1).then(|| made["snapshot"].clone()));
+        }
+    }
+    let again = alone.ask(&["backup", &tree, &other]);
+    newest[2] = again["snapshot"].clone();
+    let gone = alone.ask(&["forget", "--keep-last", "1"]);
+    assert_eq!(gone["forgotten"].as_array().unwrap().len(), 5, "{gone}");
+    let left = alone.ask(&["snapshots"]);
+    let left = left.as_array().unwrap();
+    let mut ids: Vec<_> = left.iter().map(|row| row["id"].clone()).collect();
+    ids.sort_by_key(Value::to_string);
+    newest.sort_by_key(Value::to_string);
+    assert_eq!(ids, newest);
+    assert_eq!(left[3]["paths"], serde_json::json!([tree, other]));
+    assert!(alone.run(&["snapshots"]).contains("  paths\n"));
+    let gone = alone.ask(&["forget", "--keep-last", "1", "--together"]);
+    assert_eq!(gone["forgotten"].as_array().unwrap().len(), 3, "{gone}");
+}
+
+#[test]
 fn nothing_goes_while_the_newest_snapshot_looks_wrong() {
     let alone = Alone::new();
     let random: String = (0_u32..500_000)
@@ -332,15 +365,21 @@ fn nothing_goes_while_the_newest_snapshot_looks_wrong() {
     }
     alone.host.write("tree/below/large.bin", "encrypted, pay");
     alone.back_up();
+    let small = alone.host.path("tree/index.php");
+    alone.ask(&["backup", &small]);
     for verb in [&["forget", "--keep-last", "1"][..], &["prune"]] {
         let refused = alone.run(verb);
         assert!(refused.ends_with("--- exit 1\n"), "{refused}");
         assert!(refused.contains("19.0 MiB were usual before"), "{refused}");
+        assert!(
+            refused.contains("the newest snapshot of /tree on "),
+            "{refused}"
+        );
         assert!(refused.contains("--force"), "{refused}");
     }
-    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 3);
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 4);
     alone.ask(&["forget", "--keep-last", "1", "--force"]);
-    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 1);
+    assert_eq!(alone.ask(&["snapshots"]).as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -168,6 +168,7 @@ fn run(directory: &Path, shape: Shape) -> Result<String> {
         host: "here",
         run: None,
         roots: &[],
+        paths: &[],
         compare_by: &[],
         tuning: Tuning::default(),
         clock: &SystemClock,

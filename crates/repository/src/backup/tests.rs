@@ -52,6 +52,7 @@ impl Place {
             host: "web1",
             run: None,
             roots: &[],
+            paths: &[],
             compare_by: &[],
             tuning,
             clock: &FixedClock::at_secs(1_700_000_000),

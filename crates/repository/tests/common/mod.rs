@@ -26,6 +26,7 @@ pub struct World {
     pub clock: FixedClock,
     pub entropy: CountingEntropy,
     pub cache: Option<Arc<dyn ObjectStore>>,
+    pub paths: Vec<TreePath>,
     pub compare_by: Vec<TreePath>,
     pub tuning: Tuning,
 }
@@ -37,6 +38,7 @@ impl World {
             clock: FixedClock::at_secs(1_700_000_000),
             entropy: CountingEntropy::default(),
             cache: None,
+            paths: Vec::new(),
             compare_by: Vec::new(),
             tuning: Tuning::default(),
         }
@@ -78,6 +80,7 @@ impl World {
             host: "web1",
             run: None,
             roots: &[],
+            paths: &self.paths,
             compare_by: &self.compare_by,
             tuning: self.tuning,
             clock: &self.clock,

@@ -80,6 +80,7 @@ impl Session<'_, '_> {
             failures: for_snapshot(&self.walked.failures),
             accounts: self.walked.accounts.clone(),
             roots: self.options.roots.to_vec(),
+            paths: self.options.paths.to_vec(),
             reread_round: self.origin.reread_round,
         };
         let plaintext = snapshot.encode().map_err(|_| Stopped)?;
