@@ -13,7 +13,7 @@ mod taken;
 use std::collections::{BTreeMap, BTreeSet};
 
 use edge::{Clock, Entropy, Event, Monitor, Phase};
-use model::{ByteCount, SnapshotId};
+use model::{ByteCount, Instant, SnapshotId};
 use sealing::{ObjectKind, Right};
 
 use crate::backup::list_packs;
@@ -22,7 +22,7 @@ use crate::domain::Domain;
 use crate::error::RepositoryError;
 use crate::index::Index;
 use crate::layout::ObjectHash;
-use crate::session::{About, Beside, Session, Task, choose_id};
+use crate::session::{About, Beside, Session, SessionBody, Task, choose_id};
 use crate::snapshot::Snapshot;
 use mark::{Bits, Usage};
 pub(crate) use mark::{Marker, holds_all};
@@ -70,6 +70,10 @@ pub struct PruneReport {
     pub is_cut_short: bool,
     /// Bytes that nobody needs in packs that are needed for others.
     pub waste_bytes: ByteCount,
+    /// Other runs that are at work or were killed: beside them nothing is condemned.
+    pub others_at_work: u64,
+    /// When the last of these is waited for no more, should it give no further sign.
+    pub waits_until: Option<Instant>,
 }
 
 /// What the loss of snapshots would free.
@@ -124,6 +128,11 @@ impl Domain {
             },
         )?;
         let beside = session.sort_out(options.clock.now(), options.entropy)?;
+        let report = PruneReport {
+            others_at_work: beside.live.len() as u64,
+            waits_until: beside.live.iter().map(SessionBody::lease_ends).max(),
+            ..PruneReport::default()
+        };
         let mut pruning = Pruning {
             domain: self,
             options,
@@ -132,7 +141,7 @@ impl Domain {
             stored,
             marked: BTreeSet::new(),
             spares: BTreeSet::new(),
-            report: PruneReport::default(),
+            report,
         };
         pruning.run()?;
         Ok(pruning.report)

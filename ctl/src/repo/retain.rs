@@ -1,7 +1,7 @@
 //! `repo forget` and `repo prune`: letting snapshots go, and deleting what nothing needs then.
 
 use clap::Args;
-use model::{ByteCount, Exit, SnapshotId};
+use model::{ByteCount, Exit, Instant, SnapshotId};
 use ops::{Domain, Keep, KeptBy, PruneOptions, PruneReport, Repack};
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use super::{SystemClock, SystemEntropy, open_for_writing, trash, wreck};
 use crate::problem::Problem;
 use crate::reach::{self, RepoArguments, repository_problem};
 use crate::screen::{Screen, Tone, counted, plain, toned};
-use crate::time::now;
+use crate::time::{local, now};
 use crate::watch::Watch;
 
 /// Which snapshots to let go.
@@ -166,6 +166,8 @@ struct Pruned {
     unreadable_packs: u64,
     is_cut_short: bool,
     waste_bytes: ByteCount,
+    others_at_work: u64,
+    waits_until: Option<Instant>,
 }
 
 pub(super) fn forget(arguments: &ForgetArguments, screen: &mut Screen) -> Result<Exit, Problem> {
@@ -453,6 +455,8 @@ fn pruned_row(report: PruneReport) -> Pruned {
         unreadable_packs: report.unreadable_packs,
         is_cut_short: report.is_cut_short,
         waste_bytes: report.waste_bytes,
+        others_at_work: report.others_at_work,
+        waits_until: report.waits_until,
     }
 }
 
@@ -471,6 +475,20 @@ fn show_pruned(report: &Pruned, screen: &mut Screen) -> Result<(), Problem> {
     if report.emptied_packs > 0 {
         let (packs, bytes) = (count(report.emptied_packs), report.moved_bytes);
         screen.line(&[plain(format!("{packs} rewritten as {bytes}."))])?;
+    }
+    if let Some(until) = report.waits_until {
+        let others = counted(
+            usize::try_from(report.others_at_work).unwrap_or(2),
+            "other run",
+        );
+        screen.line(&[
+            toned("waits     ", Tone::Warning),
+            plain(format!(
+                "{others} may be at work, so nothing was condemned: prune again when all have ended. \
+                 What was killed is waited for until {}.",
+                local(until)
+            )),
+        ])?;
     }
     if report.is_cut_short {
         let text = "More is left to rewrite: the same again goes on from here.";

@@ -96,6 +96,19 @@ fn a_backup_that_is_interrupted_goes_on_the_next_time() {
 }
 
 #[test]
+fn a_prune_says_that_it_waits_for_what_was_killed() {
+    let alone = Alone::new();
+    let mut child = alone.begin_slow_backup();
+    alone.signal(&child, "-KILL");
+    child.wait().unwrap();
+    let told = alone.run(&["prune"]);
+    assert!(told.contains("1 other run may be at work"), "{told}");
+    let pruned = alone.ask(&["prune"]);
+    assert_eq!(pruned["others_at_work"], 1);
+    assert!(pruned["waits_until"].is_string(), "{pruned}");
+}
+
+#[test]
 fn a_backup_rests_when_it_is_asked_to() {
     let alone = Alone::new();
     let child = alone.begin_slow_backup();

@@ -115,12 +115,23 @@ impl Look {
     }
 }
 
+impl SessionBody {
+    fn lease(&self) -> u32 {
+        self.lease_secs.min(super::LEASE_SECS)
+    }
+
+    /// Gives when it is waited for no more, unless it gives another sign.
+    pub(crate) fn lease_ends(&self) -> Instant {
+        self.at.plus_secs(self.lease().into())
+    }
+}
+
 impl Present {
     /// True when it must be waited for.
     pub(super) fn is_live(&self, now: Instant) -> bool {
         // A sign from far in the future is no sign: that clock, or this one, is wrong.
         let holds = |body: &SessionBody| {
-            let lease = i64::from(body.lease_secs.min(super::LEASE_SECS));
+            let lease = i64::from(body.lease());
             let since = now.secs() - body.at.secs();
             !body.ended && since < lease && since > -lease
         };
