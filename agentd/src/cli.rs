@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use model::{Exit, ScheduleName};
 
-use crate::{apply, daemon, job};
+use crate::{apply, daemon, job, log};
 
 /// The Backstay agent. systemd starts it; people use backstayctl.
 #[derive(Debug, Parser)]
@@ -59,7 +59,12 @@ enum Command {
 /// Runs the subcommand and gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let exit = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // Standard error of `join` is for the person who types it.
+    if !matches!(command, Command::Join { .. }) {
+        log::begin();
+    }
+    let exit = match command {
         Command::Daemon => daemon::main(),
         Command::Join { anew } => daemon::join(anew),
         Command::Apply => apply::main(),

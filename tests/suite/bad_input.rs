@@ -280,6 +280,13 @@ fn state_that_cannot_be_written_is_said_in_the_journal_and_hurts_nothing() -> Re
     Hint: journalctl -u backstay-apply -n 50
     exit 1
     ");
+    // What the hint names says it too, and so does the reconcile that comes by itself.
+    let reconcile = host.run("systemctl start backstay-reconcile.service")?;
+    assert!(!reconcile.status.success());
+    for unit in ["backstay-apply", "backstay-reconcile"] {
+        let told = format!("journalctl -o cat -p warning -u {unit} | grep '^cannot make'");
+        host.wait_for(&format!("{told} | grep -q backstay-job@new"), SOON)?;
+    }
     let timers = host.sh("ls /etc/systemd/system | grep -c 'backstay-job@new' || true")?;
     assert_eq!(timers, "0\n");
     host.sh("systemctl stop backstay-apply.service")?;

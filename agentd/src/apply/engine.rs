@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use model::ScheduleName;
-use protocol::control::{ApplyOutcome, RefusedGeneration};
+use protocol::control::{ApplyOutcome, RefusedGeneration, SystemStatus};
 use rustix::fs::{FlockOperation, flock};
 use settings::units::{
     FileState, TimerWish, Wanted, body_hash, drop_in, file_state, file_text, render, timer_unit,
@@ -113,6 +113,17 @@ impl<'h, H: Host> Engine<'h, H> {
         outcome.dry_run = true;
         outcome.keys_made = keys::missing(self.paths, &wanted.schedules);
         Ok(outcome)
+    }
+
+    /// Looks at everything and writes it down.
+    ///
+    /// # Errors
+    ///
+    /// What could not be looked at or written.
+    pub(crate) async fn status(&self) -> Result<SystemStatus, ApplyError> {
+        // An apply writes the same file, at its end; one of both would find its half taken away.
+        let _lock = self.lock()?;
+        status::refresh(self, &[], &Ask::All).await
     }
 
     async fn apply_locked(&self, inbox: Inbox) -> Result<ApplyOutcome, ApplyError> {

@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use model::{Instant, ScheduleName};
+use rustix::fs::{FlockOperation, flock};
 use settings::Calendar;
 use settings::units::{TimerWish, drop_in, schedule_of, timer_unit};
 
@@ -218,7 +219,11 @@ impl Host for Fake {
         self.now.get()
     }
 
-    fn step(&self, _what: &str) -> Result<(), ApplyError> {
+    fn step(&self, what: &str) -> Result<(), ApplyError> {
+        // Another process may write the same files: each change is made under the lock.
+        let directory = fs::File::open(self.paths.generations()).unwrap();
+        let free = flock(&directory, FlockOperation::NonBlockingLockExclusive);
+        assert!(free.is_err(), "{what} without the lock");
         self.burn()
     }
 

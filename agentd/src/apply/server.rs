@@ -16,7 +16,6 @@ use super::engine::{Engine, Inbox};
 use super::error::ApplyError;
 use super::host::{Host, Verb};
 use super::paths::Paths;
-use super::status::{self, Ask};
 
 /// Ends when nobody asked for this long; the socket starts it again.
 const IDLE: Duration = Duration::from_secs(30);
@@ -86,12 +85,7 @@ async fn answer_one<H: Host>(
             Err(_) => refused("bad_request", "no request came"),
             Ok(Err(why)) => refused("bad_request", &why),
             Ok(Ok(request)) => {
-                tracing::info!(
-                    uid = credentials.uid(),
-                    pid = credentials.pid(),
-                    ?request,
-                    "asked"
-                );
+                note(&request, credentials.uid());
                 answer(host, paths, peer, request).await
             }
         },
@@ -103,6 +97,16 @@ async fn answer_one<H: Host>(
         stream.shutdown().await
     })
     .await?
+}
+
+/// Says who asked for what. The daemon asks for the status with each report: that is no news.
+fn note(request: &ControlRequest, uid: u32) {
+    match request {
+        ControlRequest::Status {} | ControlRequest::Apply { dry_run: true } => {
+            tracing::debug!(uid, ?request, "asked");
+        }
+        _ => tracing::info!(uid, ?request, "asked"),
+    }
 }
 
 async fn read_request(stream: &mut UnixStream) -> Result<ControlRequest, String> {
@@ -144,9 +148,7 @@ pub(crate) async fn answer<H: Host>(
             engine.apply(Inbox::Take).await.map(ControlReply::Applied)
         }
         ControlRequest::Reconcile {} => engine.apply(Inbox::Leave).await.map(ControlReply::Applied),
-        ControlRequest::Status {} => status::refresh(&engine, &[], &Ask::All)
-            .await
-            .map(ControlReply::Status),
+        ControlRequest::Status {} => engine.status().await.map(ControlReply::Status),
         ControlRequest::StartJob { name } => {
             start(&engine, peer, Permission::Run, "job", &name).await
         }

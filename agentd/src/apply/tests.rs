@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use model::{Instant, ScheduleName, ServerName};
-use protocol::control::{ApplyOutcome, DriftKind};
+use protocol::control::{ApplyOutcome, ControlReply, ControlRequest, DriftKind, SystemStatus};
 use protocol::{CertificateHash, Generation, JoinRecord, PROTOCOL_VERSION, SigningKey};
 use settings::units::{drop_in, timer_unit};
 
 use super::engine::{Engine, Inbox};
 use super::error::ApplyError;
 use super::fake::Fake;
-use super::server::{Peer, peer, uid_of};
+use super::server::{Peer, answer, peer, uid_of};
 
 const NOON: &str = "2026-11-20T12:00:00Z";
 const LOCAL: &str = "[destination.local]\nkind = \"local\"\npath = \"/srv/backup\"\n";
@@ -75,6 +75,18 @@ impl Machine {
             .build()
             .unwrap();
         runtime.block_on(engine.apply(Inbox::Take))
+    }
+
+    fn status(&self) -> SystemStatus {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let asked = ControlRequest::Status {};
+        let paths = &self.host.paths;
+        match runtime.block_on(answer(&self.host, paths, Peer::Agent, asked)) {
+            ControlReply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Everything that matters of the machine: files of units, links, timers.
@@ -242,6 +254,17 @@ fn a_deleted_drop_in_is_written_again_and_its_dead_timer_armed() {
     assert!(outcome.reloaded);
     let again = machine.apply().unwrap();
     assert_eq!(again.repaired, []);
+}
+
+/// That it is written under the lock is what the machine in memory asserts at each step.
+#[test]
+fn a_status_with_news_is_written_down_while_no_apply_writes() {
+    let machine = Machine::with(&[("nightly", "daily 02:00")]);
+    fs::remove_file(machine.drop_in("nightly")).unwrap();
+    let steps = machine.host.steps.get();
+    let drift = machine.status().drift;
+    assert_eq!(drift[0].kind, DriftKind::Deleted);
+    assert!(machine.host.steps.get() > steps);
 }
 
 #[test]

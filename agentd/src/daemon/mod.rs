@@ -133,7 +133,6 @@ struct Shared {
 /// Runs until it is told to stop.
 #[must_use]
 pub fn main() -> Exit {
-    crate::log::begin();
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -54,28 +54,24 @@ pub(crate) fn settle_ended(ledger: &mut Ledger, root: &Path) {
 /// Backs up one schedule.
 #[must_use]
 pub fn run(schedule: &ScheduleName) -> Exit {
-    crate::log::begin();
     run::run(schedule, &Paths::installed())
 }
 
 /// Records the end of a job that could not do so itself.
 #[must_use]
 pub fn record_end(schedule: &ScheduleName) -> Exit {
-    crate::log::begin();
     run::record_end(schedule, &Paths::installed())
 }
 
 /// Does the queued restores of one schedule.
 #[must_use]
 pub fn restore(schedule: &ScheduleName) -> Exit {
-    crate::log::begin();
     requests::restore(schedule, &Paths::installed())
 }
 
 /// Does the queued listings and checks of one schedule.
 #[must_use]
 pub fn browse(schedule: &ScheduleName) -> Exit {
-    crate::log::begin();
     requests::browse(schedule, &Paths::installed())
 }
 
