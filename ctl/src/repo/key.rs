@@ -45,7 +45,8 @@ pub enum RepoKeyVerb {
     /// For when a key or password may be known to others. What is stored already stays as it is, and
     /// can be read with the new key, until 'prune --reseal' has stored it anew. What was copied
     /// before stays readable with the old key for ever. At other destinations of the same schedule
-    /// do the same with the same new key.
+    /// do the same with the same new key. No key stops who can write at the place: change the
+    /// credential of the place as well.
     NewEpoch(NewEpochArguments),
 }
 
@@ -330,8 +331,10 @@ fn new_epoch(arguments: &NewEpochArguments, screen: &mut Screen) -> Result<Exit,
     };
     let text = format!(
         "Key {} is the only one now, and encrypts what is stored from now on. To store anew what is \
-         there: backstayctl repo prune --reseal",
-        begun.slot()
+         there: backstayctl repo prune --reseal. Whoever has an old key and can write at {} can \
+         still delete: change what lets them in.",
+        begun.slot(),
+        domain.place()
     );
     ended(&changed, &text, screen)
 }
