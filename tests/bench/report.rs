@@ -59,7 +59,7 @@ impl Spread {
 impl Report {
     /// Notes what a row cost: its time, processor time and memory.
     pub(crate) fn cost(&mut self, row: &str, tool: Tool, cost: Cost) {
-        self.value(row, Unit::Seconds, tool, cost.wall_secs);
+        self.seconds(row, tool, cost.wall_secs);
         self.value(&format!("{row}: CPU"), Unit::Seconds, tool, cost.cpu_secs);
         self.value(
             &format!("{row}: peak memory"),
@@ -67,6 +67,10 @@ impl Report {
             tool,
             as_number(cost.peak_bytes),
         );
+    }
+
+    pub(crate) fn seconds(&mut self, row: &str, tool: Tool, seconds: f64) {
+        self.value(row, Unit::Seconds, tool, seconds);
     }
 
     pub(crate) fn bytes(&mut self, row: &str, tool: Tool, bytes: u64) {
